@@ -1,0 +1,89 @@
+"""xai-assert: tests for explanations.
+
+The public names, imported when they are first used, so that `import xai_assert` (and the pytest plugin) costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xai_assert import datasets as datasets
+    from xai_assert import registry as registry
+    from xai_assert import tasks as tasks
+    from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
+    from xai_assert.assertions import assert_faithfulness_estimate as assert_faithfulness_estimate
+    from xai_assert.assertions import assert_score as assert_score
+    from xai_assert.attributions import Method as Method
+    from xai_assert.attributions import attribute as attribute
+    from xai_assert.attributions import heatmap as heatmap
+    from xai_assert.attributions import method as method
+    from xai_assert.attributions import register_method as register_method
+    from xai_assert.batching import Sample as Sample
+    from xai_assert.errors import CheckpointError as CheckpointError
+    from xai_assert.errors import DataError as DataError
+    from xai_assert.errors import DegenerateHeatmapError as DegenerateHeatmapError
+    from xai_assert.errors import GatesError as GatesError
+    from xai_assert.errors import ModelOutputError as ModelOutputError
+    from xai_assert.errors import NotApplicableError as NotApplicableError
+    from xai_assert.errors import TiedHeatmapWarning as TiedHeatmapWarning
+    from xai_assert.errors import UnknownNameError as UnknownNameError
+    from xai_assert.evaluation import Evaluation as Evaluation
+    from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
+    from xai_assert.metrics import FidelityScore as FidelityScore
+    from xai_assert.metrics import Score as Score
+    from xai_assert.metrics.named import register_metric as register_metric
+    from xai_assert.models import load_model as load_model
+    from xai_assert.models import register_model as register_model
+    from xai_assert.perturbations import Perturbation as Perturbation
+    from xai_assert.perturbations import perturbation as perturbation
+    from xai_assert.perturbations import register_perturbation as register_perturbation
+    from xai_assert.scores import attribution_fidelity as attribution_fidelity
+    from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
+    from xai_assert.subject import Card as Card
+    from xai_assert.subject import Subject as Subject
+    from xai_assert.subject import describe as describe
+    from xai_assert.tasks import Task as Task
+    from xai_assert.testing.gates import parametrize_with_gates as parametrize_with_gates
+
+_HOMES = {
+    "assertions": ("assert_attribution_fidelity", "assert_faithfulness_estimate", "assert_score"),
+    "attributions": ("Method", "attribute", "heatmap", "method", "register_method"),
+    "batching": ("Sample",),
+    "errors": (
+        "CheckpointError",
+        "DataError",
+        "DegenerateHeatmapError",
+        "GatesError",
+        "ModelOutputError",
+        "NotApplicableError",
+        "TiedHeatmapWarning",
+        "UnknownNameError",
+    ),
+    "evaluation": ("Evaluation",),
+    "metrics": ("FaithfulnessScore", "FidelityScore", "Score"),
+    "metrics.named": ("register_metric",),
+    "models": ("load_model", "register_model"),
+    "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
+    "scores": ("attribution_fidelity", "faithfulness_estimate"),
+    "subject": ("Card", "Subject", "describe"),
+    "tasks": ("Task",),
+    "testing.gates": ("parametrize_with_gates",),
+}
+_PACKAGES = ("datasets", "registry", "tasks")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, *_PACKAGES])  # noqa: PLE0604  (computed, and checked against the block above by a test)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"xai_assert.{name}")
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"xai_assert.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'xai_assert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

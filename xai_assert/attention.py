@@ -1,0 +1,45 @@
+"""How a network shows its attention: the one thing a rollout asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AttentionTap:
+    """One attention layer, and where its tokens lie in the picture.
+
+    `module` is the submodule whose output is the attention after softmax, shape (B, G, heads, N, N): G groups of N
+    tokens that attend to each other (G = 1 for global attention, the windows of a Swin block, the four pixel positions
+    of a METER patch). `tokens` (G, N) says which token of the stage each of them is; -1 is padding. The stage has
+    `prefix` tokens without a place (class token, registers), then `grid[0] * grid[1]` places, row by row.
+    """
+
+    module: nn.Module
+    grid: tuple[int, int]
+    tokens: Tensor
+    prefix: int = 0
+
+
+@runtime_checkable
+class ExposesAttention(Protocol):
+    """A module that `attention_rollout` can read. Taps come first layer first; stages may only get coarser."""
+
+    def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
+        """The attention layers for an input of this size in pixels."""
+        ...
+
+
+def patch_positions(grid: tuple[int, int], patch: int) -> Tensor:
+    """Tokens (patch^2, N) of a grid whose patches attend once for each pixel position inside the patch (MobileViT).
+
+    >>> patch_positions((2, 4), 2).tolist()
+    [[0, 2], [1, 3], [4, 6], [5, 7]]
+    """
+    height, width = grid
+    place = torch.arange(height * width).reshape(height // patch, patch, width // patch, patch)
+    return place.permute(1, 3, 0, 2).reshape(patch * patch, -1)

@@ -1,0 +1,98 @@
+"""Attribution methods. Importing this package registers our own; `attribute` and `heatmap` run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_assert.attributions import controls, gradients, integrated_gradients, rollout  # noqa: F401  (they register)
+from xai_assert.attributions.base import Method, check_ranks, method, register_method
+from xai_assert.batching import Batch, BatchSizer, ImageSource, Samples, run_batches, run_clean
+from xai_assert.preserve import undisturbed
+from xai_assert.randomness import ImageId
+from xai_assert.subject import Subject, as_subject
+from xai_assert.tasks import Target, Task
+
+__all__ = ["Method", "attribute", "check_ranks", "choose_target", "heatmap", "method", "register_method"]
+
+
+def choose_target(subject: Subject, target: Target | None, clean: Tensor) -> Target:
+    """The caller's target, or the task's default one for this prediction."""
+    if target is not None:
+        return target
+    if subject.card.task is None:
+        raise TypeError(
+            f"{subject.name} does not say what its output means; pass task='depth', or a target= of your own, "
+            "or make a subject with xa.describe"
+        )
+    return subject.card.task.target(clean)
+
+
+def attribute(
+    subject: nn.Module,
+    images: Tensor | Samples,
+    method: str | Method | Any,
+    *,
+    target: Target | None = None,
+    image_ids: Sequence[ImageId] | None = None,
+    seed: int = 0,
+    batch_size: int | str = "auto",
+    task: str | Task | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Tensor:
+    """The attribution as the method returns it: signed, (B, C, H, W), or (B, H, W) for maps without channels.
+
+    Args:
+        subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
+        images: the network's input (B, C, H, W), or a data set.
+        method: a name, an `xa.method(...)`, or a callable `(model, images, target) -> tensor`.
+        target: output -> (B,), the scalar that is explained; the task's default otherwise.
+        image_ids: keys of the random draws, for a tensor of images; its positions by default.
+        seed: of what is drawn at random.
+        batch_size: images at a time, or "auto".
+        task, mean, std: for a bare module, see `xa.describe`.
+
+    Raises:
+        NotApplicableError: the method cannot explain this subject.
+        ModelOutputError: the model fails, or its output does not depend on the images.
+
+    Example:
+        >>> attribute(nn.Conv2d(3, 1, 1), torch.rand(2, 3, 4, 4), "saliency", task="depth").shape
+        torch.Size([2, 3, 4, 4])
+    """
+    subject = as_subject(subject, task=task, mean=mean, std=std)
+    wanted = as_method(method)
+    source = ImageSource(images, image_ids=image_ids, channels=subject.card.channels)
+    needs_clean = target is None
+
+    def work(batch: Batch) -> Tensor:
+        inputs = batch.images.to(subject.device)
+        clean = run_clean(subject, inputs) if needs_clean else inputs
+        chosen = choose_target(subject, target, clean)
+        found = wanted.attribute(subject, inputs, chosen, image_ids=batch.ids, seed=seed)
+        return found.to(batch.images.device)
+
+    with undisturbed(subject):
+        return torch.cat(list(run_batches(source, BatchSizer(batch_size, subject.device), work)))
+
+
+def heatmap(subject: nn.Module, images: Tensor | Samples, method: str | Method | Any, **options: Any) -> Tensor:
+    """The relevance of each pixel, (B, H, W) float32, not negative (but for a method with `signed="as_is"`).
+
+    Takes the arguments of `xa.attribute` and raises what it raises.
+
+    Example:
+        >>> heatmap(nn.Conv2d(3, 1, 1), torch.rand(2, 3, 4, 4), "saliency", task="depth").shape
+        torch.Size([2, 4, 4])
+    """
+    wanted = as_method(method)
+    return wanted.heatmap(attribute(subject, images, wanted, **options))
+
+
+def as_method(what: str | Method | Any) -> Method:
+    """A method by name, as it is, or from a callable."""
+    return what if isinstance(what, Method) else method(what)

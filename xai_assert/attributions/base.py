@@ -1,0 +1,190 @@
+"""What an attribution method is, how users name one, and how its attribution becomes a heatmap."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xai_assert import registry
+from xai_assert.errors import DegenerateHeatmapError
+from xai_assert.randomness import ImageId
+from xai_assert.subject import Subject
+from xai_assert.tasks import Target, at_least_float32
+
+Signed = Literal["as_is", "abs"]
+KEYED = ("image_ids", "seed")  # a method that draws random numbers declares these, and is given them
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A named attribution method with its parameters; made by `xa.method` and `xa.register_method`.
+
+    `function(model, images, target, **parameters)` returns the attribution, (B, C, H, W) or (B, H, W). `reduction` is
+    "max_abs" (largest absolute value over the channels) or "abs_sum" (absolute value of their sum). `gradient` says
+    that the map follows the gradient of the target, so that a single-step attack would judge it by itself. `passes`
+    are the forward and gradient passes it makes for an image, where that is known.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    reduction: Literal["max_abs", "abs_sum"] = "abs_sum"
+    signed: Signed | None = None
+    gradient: bool = False
+    passes: Callable[..., tuple[int, int]] | None = None
+
+    def __str__(self) -> str:
+        return registry.format_spec(self.name, self.parameters)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for two methods that would return the same."""
+        return (self.name, self.function, self.reduction, self.signed, registry.parameters_key(self.parameters))
+
+    def attribute(
+        self, subject: Subject, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int
+    ) -> Tensor:
+        """The attribution of one batch, signed, checked, on the images' device."""
+        keyed = {"image_ids": image_ids, "seed": seed}
+        wanted = {key: value for key, value in keyed.items() if key in inspect.signature(self.function).parameters}
+        attribution = self.function(subject, images.detach().clone(), target, **wanted, **self.parameters)
+        return self._checked(attribution, images)
+
+    def _checked(self, attribution: Tensor, images: Tensor) -> Tensor:
+        if not isinstance(attribution, Tensor):
+            raise TypeError(f"method {self} returned a {type(attribution).__name__}, not a tensor")
+        batch, channels, height, width = images.shape
+        if tuple(attribution.shape) == (batch, 1, height, width) and channels != 1:
+            attribution = attribution[:, 0]
+        if tuple(attribution.shape) not in ((batch, channels, height, width), (batch, height, width)):
+            raise ValueError(
+                f"method {self} returned {tuple(attribution.shape)} for images {tuple(images.shape)}; an attribution is "
+                "(B, C, H, W) or (B, H, W), at the size of the images"
+            )
+        return attribution.detach().to(images.device)
+
+    def heatmap(self, attribution: Tensor) -> Tensor:
+        """Reduce an attribution to relevance a pixel, (B, H, W) float32."""
+        attribution = at_least_float32(attribution)
+        if attribution.ndim == 4 and self.reduction == "max_abs":
+            heatmap = attribution.abs().amax(1)
+        elif attribution.ndim == 4:
+            heatmap = attribution.sum(1)
+            heatmap = heatmap if self.signed == "as_is" else heatmap.abs()
+        else:
+            heatmap = attribution.abs() if self.signed == "abs" else attribution
+            if self.signed is None and (heatmap < 0).any():
+                raise ValueError(
+                    f"method {self} returned a map (B, H, W) with negative values, and it is not known what they mean; "
+                    "wrap it as xa.method(..., signed='abs') if they matter as much as positive ones, "
+                    "or signed='as_is' if they mean least relevant"
+                )
+        return heatmap.to(torch.float32)
+
+
+def check_ranks(heatmap: Tensor, image_ids: Sequence[ImageId], method: object) -> None:
+    """Refuse a heatmap that ranks no pixel before another.
+
+    Raises:
+        DegenerateHeatmapError: for some image the map is constant, or NaN or infinite somewhere.
+    """
+    flat = heatmap.flatten(1)
+    finite = torch.isfinite(flat).all(1)
+    constant = flat.amax(1) == flat.amin(1)
+    for what, bad in (("not finite (NaN or infinity)", ~finite), ("constant", constant)):
+        if bad.any():
+            ids = [str(i) for i, is_bad in zip(image_ids, bad.tolist(), strict=True) if is_bad]
+            raise DegenerateHeatmapError(
+                f"the heatmap of {method} is {what} for {len(ids)} of {len(flat)} images ({', '.join(ids[:5])}); "
+                "it ranks no pixel, so no fidelity can be taken of it"
+            )
+
+
+def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None = None, **parameters: Any) -> Method:
+    """A method with parameters, by name or from a callable `(model, images, target) -> tensor`.
+
+    Args:
+        what: a registered name, such as "saliency"; "name(key=value)"; or a callable.
+        signed: what negative values of a (B, H, W) map mean: "abs" (as relevant as positive ones) or "as_is" (less
+            relevant than 0).
+        **parameters: passed on to the method.
+
+    Raises:
+        UnknownNameError: nobody registered that name.
+        TypeError: the method takes no such parameter.
+
+    Example:
+        >>> str(method("integrated_gradients", steps=64))
+        'integrated_gradients(steps=64)'
+    """
+    if signed not in (None, "as_is", "abs"):
+        raise ValueError(f"signed must be 'as_is' or 'abs', not {signed!r}")
+    if isinstance(what, str):
+        name, given = registry.parse_spec(what, "method")
+        found: Method = registry.methods.get(name)
+        parameters = {**given, **parameters}
+    elif isinstance(what, Method):
+        found, parameters = what, {**what.parameters, **parameters}
+    elif callable(what):
+        found = Method(getattr(what, "__name__", type(what).__name__), what)
+    else:
+        raise TypeError(f"method must be a name, an xa.method(...) or a callable, not {type(what).__name__}")
+    registry.bind("method", found.name, parameters, _parameters(found.function))
+    return Method(
+        found.name,
+        found.function,
+        parameters,
+        found.reduction,
+        signed or found.signed,
+        found.gradient,
+        found.passes,
+    )
+
+
+def _parameters(function: Callable[..., Any]) -> set[str] | None:
+    """The names that users may set; None if the function takes any."""
+    signature = list(inspect.signature(function).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in signature):
+        return None
+    return {p.name for p in signature[3:] if p.name not in KEYED}
+
+
+def register_method(
+    name: str,
+    *,
+    reduction: Literal["max_abs", "abs_sum"] = "abs_sum",
+    signed: Signed | None = None,
+    gradient: bool = False,
+    passes: Callable[..., tuple[int, int]] | None = None,
+    replace: bool = False,
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorator: give `(model, images, target, *, ...) -> attribution` a name.
+
+    The model is a `Subject` (`model(images)` is a tensor, `model.card` its card), `target` maps the output to (B,). A
+    function with the keywords `image_ids` and `seed` is given them, for random numbers keyed by image. See `Method`
+    for the other arguments.
+
+    Raises:
+        ValueError: the name is taken and `replace` is not set.
+
+    Example:
+        >>> from xai_assert import registry
+        >>> with registry.isolated():
+        ...     @register_method("brightness")
+        ...     def brightness(model, images, target):
+        ...         return images.mean(1).exp()
+        ...     "brightness" in registry.methods.names()
+        True
+    """
+
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        entry = Method(name, function, {}, reduction, signed, gradient, passes)
+        registry.methods.register(name, entry, replace=replace)
+        return function
+
+    return decorate

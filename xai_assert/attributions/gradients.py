@@ -1,0 +1,41 @@
+"""Gradients of the target with respect to the input: saliency (1312.6034)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from xai_assert.attributions.base import register_method
+from xai_assert.errors import ModelOutputError
+from xai_assert.tasks import Target
+
+
+def input_gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
+    """Gradient (B, C, H, W) of each image's target with respect to that image.
+
+    Raises:
+        ModelOutputError: the target does not depend on the images, or is not one number an image.
+    """
+    with torch.enable_grad():
+        inputs = images.detach().clone().requires_grad_(True)
+        values = target(model(inputs))
+        if tuple(values.shape) != (len(images),):
+            raise ModelOutputError(
+                f"the target must be one number an image, ({len(images)},), not {tuple(values.shape)}; "
+                "flatten and average what remains"
+            )
+        gradient = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), inputs, allow_unused=True)
+    if gradient is None:
+        raise ModelOutputError(
+            "the target does not depend on the images: no gradient reaches them. The model ignores its input, or "
+            "detaches it (no_grad, .detach(), numpy, argmax) on the way"
+        )
+    return gradient.detach()
+
+
+@register_method("saliency", reduction="max_abs", gradient=True, passes=lambda: (0, 1))
+def saliency(model: nn.Module, images: Tensor, target: Target) -> Tensor:
+    """The gradient of the target (Simonyan et al., 1312.6034); its heatmap is the largest |.| over the channels."""
+    return input_gradient(model, images, target)

@@ -1,0 +1,250 @@
+"""Images one batch at a time, how large a batch is, and how many passes the model made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from xai_assert.errors import ModelOutputError
+from xai_assert.preserve import hooks
+from xai_assert.randomness import ImageId
+
+T = TypeVar("T")
+CPU_START, CPU_MOST, CPU_GROWTH = 4, 32, 1.1
+CUDA_PROBE, CUDA_MOST, CUDA_SHARE = 2, 256, 0.5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image (C, H, W), its stable id and, where it is known, its ground truth (H', W')."""
+
+    image: Tensor
+    id: ImageId
+    ground_truth: Tensor | None = None
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A lazy data set: `len`, and by position a `Sample`, an image, or (image, ground truth)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor
+    ids: tuple[ImageId, ...]
+    ground_truth: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class ImageSource:
+    """Images of any form, read a batch at a time.
+
+    Args:
+        images: (B, C, H, W), or a data set with `len` and `[i]` (`Samples`).
+        ground_truth: (B, H', W') or (B, 1, H', W'), for a tensor of images.
+        image_ids: for a tensor of images; its positions by default.
+        channels: how many the card says, if it says so.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Samples,
+        *,
+        ground_truth: Tensor | None = None,
+        image_ids: Sequence[ImageId] | None = None,
+        channels: int | None = None,
+    ) -> None:
+        if images is None:
+            raise TypeError("images: give a tensor (B, C, H, W) or a data set")
+        if not isinstance(images, Tensor) and not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+            raise TypeError(f"images must be a tensor (B, C, H, W) or a data set, not {type(images).__name__}")
+        if not isinstance(images, Tensor) and (ground_truth is not None or image_ids is not None):
+            raise TypeError("ground_truth= and image_ids= go with a tensor of images; a data set brings its own")
+        if isinstance(images, Tensor):
+            check_images(images, channels)
+        if not len(images):
+            raise ValueError("images: the batch is empty")
+        if image_ids is not None and len(image_ids) != len(images):
+            raise ValueError(f"image_ids names {len(image_ids)} images, images holds {len(images)}")
+        if image_ids is not None and len({str(i) for i in image_ids}) != len(image_ids):
+            raise ValueError("image_ids must differ from each other: the random draws of an image are keyed by its id")
+        self._images = images
+        self._ids = image_ids
+        self._truth = None if ground_truth is None else check_truth(ground_truth, len(images))
+        self._channels = channels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Images start..stop-1, checked, on the device where they lie."""
+        if isinstance(self._images, Tensor):
+            ids = tuple(range(start, stop)) if self._ids is None else tuple(self._ids[start:stop])
+            truth = None if self._truth is None else self._truth[start:stop]
+            batch = Batch(self._images[start:stop].detach(), ids, truth)
+        else:
+            batch = stack([as_sample(self._images[i], i) for i in range(start, stop)])
+            check_images(batch.images, self._channels)
+        finite = torch.isfinite(batch.images).flatten(1).all(1).tolist()
+        if not all(finite):
+            bad = [i for i, ok in zip(batch.ids, finite, strict=True) if not ok]
+            raise ValueError(f"images must be finite; NaN or infinity in: {', '.join(map(str, bad))}")
+        return batch
+
+
+def as_sample(item: Any, index: int) -> Sample:
+    """What a data set returned, as a `Sample`."""
+    if isinstance(item, Sample):
+        return item
+    if isinstance(item, Tensor):
+        return Sample(item, index)
+    if isinstance(item, tuple) and len(item) == 2 and all(isinstance(t, Tensor) for t in item):
+        return Sample(item[0], index, check_truth(item[1][None], 1)[0])
+    raise TypeError(f"images[{index}] must be a Sample, an image or (image, ground truth), not {type(item).__name__}")
+
+
+def stack(samples: Sequence[Sample]) -> Batch:
+    shapes = {tuple(s.image.shape) for s in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"images of a data set must have one size, not {sorted(shapes)}; resize them there")
+    known = [s.ground_truth for s in samples if s.ground_truth is not None]
+    if known and len(known) < len(samples):
+        raise ValueError("ground_truth: some images of the data set have it and others do not")
+    truth = torch.stack(known) if known else None
+    return Batch(torch.stack([s.image.detach() for s in samples]), tuple(s.id for s in samples), truth)
+
+
+def check_images(images: Tensor, channels: int | None = None) -> None:
+    """Refuse what is not (B, C, H, W) of floating point with the card's channels."""
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        raise ValueError(f"images must be (B, C, H, W), not {shape}; add or drop a dimension")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point and preprocessed, not {images.dtype}; divide by 255, normalise")
+    if channels is not None and shape[1] != channels:
+        raise ValueError(f"images have {shape[1]} channels, the model's card says {channels}; shape {shape}")
+
+
+def check_truth(truth: Tensor, count: int) -> Tensor:
+    if truth.ndim == 4 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if truth.ndim != 3 or len(truth) != count:
+        raise ValueError(f"ground_truth must be (B, H, W) or (B, 1, H, W) with B = {count}, not {tuple(truth.shape)}")
+    return truth.detach()
+
+
+class BatchSizer:
+    """How many images the next batch takes.
+
+    A number stays that number. "auto": on a CPU, start at 4 and double while images per second grow by 10 %, at most
+    32 (nothing warns before the kernel kills us, and larger batches are slower). On CUDA, a small batch shows what an
+    image needs, then half of the free memory is used; out of memory halves it.
+    """
+
+    def __init__(self, size: int | str, device: torch.device) -> None:
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"batch_size must be 'auto' or a whole number of at least 1, not {size!r}")
+        self._auto = size == "auto"
+        self._cuda = device.type == "cuda"
+        self._device = device
+        self._size = int(size) if size != "auto" else CUDA_PROBE if self._cuda else CPU_START
+        self._best_rate = 0.0
+        self._growing = self._auto
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @contextmanager
+    def measured(self, count: int) -> Iterator[None]:
+        """Learn from a batch of `count` images that runs inside."""
+        if not self._growing or count < self._size:
+            yield
+            return
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        before, begun = torch.cuda.memory_allocated(self._device) if self._cuda else 0, time.perf_counter()
+        yield
+        if self._cuda:
+            each = max(1, (torch.cuda.max_memory_allocated(self._device) - before) // count)
+            free = torch.cuda.mem_get_info(self._device)[0]
+            self._size = max(1, min(CUDA_MOST, int(CUDA_SHARE * free / each)))
+            self._growing = False
+            return
+        rate = count / (time.perf_counter() - begun)
+        self._growing = rate > CPU_GROWTH * self._best_rate and self._size < CPU_MOST
+        if self._growing:
+            self._best_rate, self._size = rate, 2 * self._size
+
+    def shrink(self) -> bool:
+        """Halve after out-of-memory; False if one image is already too many or the caller fixed the size."""
+        if not self._auto or self._size == 1:
+            return False
+        self._size, self._growing = self._size // 2, False
+        return True
+
+
+def run_batches(source: ImageSource, sizer: BatchSizer, work: Callable[[Batch], T]) -> Iterator[T]:
+    """`work` on all images in order; a batch that runs out of memory is done again, halved: nothing lost or repeated."""
+    start = 0
+    while start < len(source):
+        batch = source.batch(start, min(start + sizer.size, len(source)))
+        try:
+            with sizer.measured(len(batch)):
+                result = work(batch)
+        except torch.OutOfMemoryError:
+            if not sizer.shrink():
+                raise
+            continue
+        yield result
+        start += len(batch)
+
+
+@dataclass
+class Passes:
+    """Passes of the model, counted in images: those that a gradient went back through, and those without."""
+
+    forward: int = 0
+    gradient: int = 0
+
+    def __sub__(self, other: Passes) -> Passes:
+        return Passes(self.forward - other.forward, self.gradient - other.gradient)
+
+
+@contextmanager
+def counted(module: nn.Module, passes: Passes) -> Iterator[None]:
+    """Count what runs inside into `passes`."""
+
+    def count(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        images = inputs[0]
+        if torch.is_grad_enabled() and images.requires_grad:
+            passes.gradient += len(images)
+        else:
+            passes.forward += len(images)
+
+    with hooks(module.register_forward_hook(count)):
+        yield
+
+
+def run_clean(subject: nn.Module, images: Tensor) -> Tensor:
+    """The first forward of a batch: what fails here is the model's or the images' fault, and is said so."""
+    try:
+        with torch.no_grad():
+            return subject(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        shape, dtype = tuple(images.shape), images.dtype
+        raise ModelOutputError(f"the model failed on images {shape} of {dtype}: {error}") from error

@@ -1,0 +1,44 @@
+"""The errors that users meet by name, and the sentence for a name that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnknownNameError(ValueError):
+    """A method, perturbation, metric or model that nobody registered; the text names the nearest known one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(known) or 'none'}")
+
+
+class DegenerateHeatmapError(ValueError):
+    """A heatmap that ranks nothing: constant, or not finite."""
+
+
+class NotApplicableError(ValueError):
+    """A method that cannot explain this subject (no attention, no spatial layer); the text says what would help."""
+
+
+class ModelOutputError(ValueError):
+    """The model under test failed, or its output cannot be judged: NaN, a tuple, another batch size."""
+
+
+class CheckpointError(ValueError):
+    """A weights file that is missing, truncated, or of another network."""
+
+
+class DataError(ValueError):
+    """A picture, depth map or HDF5 file that cannot be read as what it should be."""
+
+
+class GatesError(ValueError):
+    """A gates file with an unknown key, an impossible bound, or a gate that matches nothing."""
+
+
+class TiedHeatmapWarning(UserWarning):
+    """Most of the pixels called relevant (or irrelevant) were chosen among equals, by lot."""

@@ -1,0 +1,302 @@
+"""Evaluation: the streaming engine. All cells of a (subject, method) in one pass, memory bounded by a batch."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_assert.attributions import Method, as_method, check_ranks, choose_target
+from xai_assert.attributions.gradients import input_gradient
+from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches, run_clean
+from xai_assert.cells import Cell, FaithfulnessCell, FidelityCell
+from xai_assert.errors import ModelOutputError
+from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, floor_of, sign_agreement
+from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.perturbations import Perturbation, perturbation, rank, warn_of_ties
+from xai_assert.preserve import undisturbed
+from xai_assert.provenance import versions
+from xai_assert.randomness import ImageId
+from xai_assert.subject import as_subject
+from xai_assert.tasks import Target, Task
+
+Outcome = Measured | Exception
+
+
+class Evaluation:
+    """One subject on one set of images. Accepted by every metric and assertion in place of (subject, images).
+
+    The first score asked of a method computes all cells planned for it (`plan`) in one streaming pass; what stays in
+    memory is a few numbers an image. Each fidelity cell costs two forward passes an image, beside one clean forward
+    and one attribution for the method, and one gradient for each attack.
+
+    Args:
+        subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
+        images: the network's input (B, C, H, W), already preprocessed, or a data set (`xai_assert.batching.Samples`).
+        ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown.
+        image_ids: names of a tensor's images, which key its random draws; the positions by default.
+        seed: of everything drawn at random.
+        target: output -> (B,), the scalar that is explained; the task's default otherwise.
+        batch_size: images at a time, or "auto".
+        task, mean, std, unit: for a bare module, see `xa.describe`.
+
+    Example:
+        >>> ev = Evaluation(nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
+        >>> ev.attribution_fidelity("saliency", perturbation="gaussian_noise").metric
+        'af'
+    """
+
+    def __init__(
+        self,
+        subject: nn.Module,
+        images: Tensor | Samples,
+        *,
+        ground_truth: Tensor | None = None,
+        image_ids: Sequence[ImageId] | None = None,
+        seed: int = 0,
+        target: Target | None = None,
+        batch_size: int | str = "auto",
+        task: str | Task | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        unit: str | None = None,
+    ) -> None:
+        self.subject = as_subject(subject, task=task, mean=mean, std=std, unit=unit)
+        self.source = ImageSource(
+            images, ground_truth=ground_truth, image_ids=image_ids, channels=self.subject.card.channels
+        )
+        self.seed = seed
+        self.passes = Passes()
+        self._target = target
+        self._sizer = BatchSizer(batch_size, self.subject.device)
+        self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
+        self._outcomes: dict[Any, dict[Any, Outcome]] = defaultdict(dict)
+        self._ids: tuple[ImageId, ...] = ()
+        self._method_passes: dict[Any, Passes] = defaultdict(Passes)
+
+    def __repr__(self) -> str:
+        return f"<Evaluation of {self.subject.name} on {len(self.source)} images, seed {self.seed}>"
+
+    def plan(self, method: Any, cells: Iterable[Cell]) -> None:
+        """Have these cells computed together with the first one that is asked of the method."""
+        wanted = as_method(method)
+        self._planned[wanted.key].update({cell.key: cell for cell in cells})
+
+    def attribution_fidelity(
+        self,
+        method: Any,
+        *,
+        perturbation: str | Perturbation = "gaussian_noise",
+        fraction: float = 0.05,
+        reference: Reference = "prediction",
+        aggregate: Aggregate = "image",
+        asr: AsrRule = "relevant",
+    ) -> FidelityScore:
+        """See `xa.attribution_fidelity`."""
+        wanted, cell = as_method(method), FidelityCell(as_perturbation(perturbation), fraction)
+        measured = self._measured(wanted, cell)
+        return FidelityScore.build(
+            measured,
+            self._ids,
+            reference=reference,
+            aggregate=aggregate,
+            asr=asr,
+            unit=self.subject.card.unit,
+            circular=wanted.gradient and cell.perturbation.single_step,
+            provenance=self._provenance(wanted, cell) | {"fraction": fraction, "reference": reference},
+        )
+
+    def faithfulness_estimate(
+        self,
+        method: Any,
+        *,
+        perturbation: str | Perturbation = "gaussian_noise",
+        groups: int = GROUPS,
+        mode: Mode = "single",
+    ) -> FaithfulnessScore:
+        """See `xa.faithfulness_estimate`."""
+        wanted, cell = as_method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
+        measured = self._measured(wanted, cell)
+        name = "fe" if mode == "single" else "fe_cumulative"
+        about = self._provenance(wanted, cell) | {"groups": groups, "mode": mode}
+        constant = measured["constant"].bool()
+        return FaithfulnessScore(
+            measured["fe"], self._ids, name, provenance=about, constant=constant, groups=groups, mode=mode
+        )
+
+    def passes_of(self, method: Any) -> Passes:
+        """The passes that this method has cost so far, in images."""
+        return self._method_passes[as_method(method).key]
+
+    def expected_passes(self, method: Any) -> Passes | None:
+        """The passes that the cells computed for this method need; None where the method does not say its own."""
+        wanted = as_method(method)
+        if wanted.passes is None:
+            return None
+        cells = [self._planned[wanted.key][key] for key in self._outcomes[wanted.key]]
+        attacks = {cell.perturbation.key for cell in cells if cell.perturbation.gradient}
+        forward, gradient = wanted.passes(**wanted.parameters)
+        each = Passes(1 + forward + sum(cell.forwards for cell in cells), gradient + len(attacks))
+        return Passes(each.forward * len(self.source), each.gradient * len(self.source))
+
+    def image(self, image_id: ImageId) -> Tensor:
+        """One image (C, H, W) by its id."""
+        position = self._ids.index(image_id)
+        return self.source.batch(position, position + 1).images[0]
+
+    def _measured(self, method: Method, cell: Cell) -> Measured:
+        self._planned[method.key][cell.key] = cell
+        done = self._outcomes[method.key]
+        if cell.key not in done:
+            todo = [c for key, c in self._planned[method.key].items() if key not in done]
+            try:
+                self._run(method, todo)
+            except Exception as error:  # the attribution itself failed: so did every cell that stands on it
+                done.update({c.key: error for c in todo})
+        outcome = done[cell.key]
+        if isinstance(outcome, Exception):
+            raise outcome.with_traceback(None)
+        return outcome
+
+    def _run(self, method: Method, cells: Sequence[Cell]) -> None:
+        """One streaming pass over the images; an error in a cell ends that cell alone."""
+        parts: dict[Any, list[Measured]] = {cell.key: [] for cell in cells}
+        failed: dict[Any, Exception] = {}
+        ids: list[ImageId] = []
+        before = Passes(self.passes.forward, self.passes.gradient)
+        with undisturbed(self.subject), counted(self.subject.module, self.passes):
+            work = functools.partial(self._batch, method, cells, failed)
+            for batch_ids, measured in run_batches(self.source, self._sizer, work):
+                ids += batch_ids
+                for key, values in measured.items():
+                    parts[key].append(values)
+        if len({str(i) for i in ids}) != len(ids):
+            raise ValueError("images: two images of the data set have the same id, so they would share random draws")
+        self._ids = tuple(ids)
+        spent = self.passes - before
+        total = self._method_passes[method.key]
+        total.forward, total.gradient = total.forward + spent.forward, total.gradient + spent.gradient
+        for cell in cells:
+            found = parts[cell.key]
+            outcome = {name: torch.cat([part[name] for part in found]) for name in found[0]} if found else {}
+            self._outcomes[method.key][cell.key] = failed.get(cell.key) or outcome
+
+    def _batch(
+        self, method: Method, cells: Sequence[Cell], failed: dict[Any, Exception], batch: Batch
+    ) -> tuple[tuple[ImageId, ...], dict[Any, Measured]]:
+        """Explain one batch and measure its cells, perturbation by perturbation."""
+        prepared, target = self._prepare(method, batch)
+        found: dict[Any, Measured] = {}
+        by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            by_perturbation[cell.perturbation.key].append(cell)
+        for same in by_perturbation.values():
+            open_cells = [cell for cell in same if cell.key not in failed]
+            try:
+                if open_cells:
+                    field = self._field(open_cells[0].perturbation, prepared, target, batch)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                failed.update({cell.key: error for cell in open_cells})
+                continue
+            for cell in open_cells:
+                try:
+                    found[cell.key] = self._measure(method, cell, prepared, field, batch.ids)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:
+                    failed[cell.key] = error
+        return batch.ids, found
+
+    def _prepare(self, method: Method, batch: Batch) -> tuple[Prepared, Target]:
+        subject, task = self.subject, self.subject.card.task
+        if task is None:
+            raise TypeError(
+                f"{subject.name} does not say what its output means, so no error can be taken of it; pass task='depth', "
+                "or make a subject with xa.describe"
+            )
+        images = batch.images.to(subject.device)
+        output = run_clean(subject, images)
+        clean = task.read(output)
+        finite = torch.isfinite(clean).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = [str(i) for i, ok in zip(batch.ids, finite.tolist(), strict=True) if not ok]
+            raise ModelOutputError(f"{subject.name} returned NaN or infinity for images {', '.join(bad[:5])}")
+        target = choose_target(subject, self._target, output)
+        attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=self.seed)
+        heatmap = method.heatmap(attribution)
+        check_ranks(heatmap, batch.ids, method)
+        predict = functools.partial(predicted, subject, task.read)
+        floor = floor_of(output.dtype) * task.magnitude(clean)
+        unit = subject.card.strength(images.shape[1]).to(images)
+        truth = None if batch.ground_truth is None else batch.ground_truth.to(clean)
+        ranking = rank(heatmap, seed=self.seed, image_ids=batch.ids)
+        prepared = Prepared(images, predict, task, clean, truth, floor, unit, attribution, heatmap, ranking)
+        return prepared, target
+
+    def _field(self, what: Perturbation, prepared: Prepared, target: Target, batch: Batch) -> Tensor:
+        def loss(output: Tensor) -> Tensor:
+            if prepared.truth is None:
+                return target(output)
+            return prepared.task.loss(prepared.task.read(output), prepared.truth)
+
+        def gradient() -> Tensor:
+            return input_gradient(self.subject, prepared.images, loss)
+
+        card = self.subject.card
+        return what.field(prepared.images, card=card, image_ids=batch.ids, seed=self.seed, gradient=gradient)
+
+    def _measure(
+        self, method: Method, cell: Cell, prepared: Prepared, field: Tensor, ids: tuple[ImageId, ...]
+    ) -> Measured:
+        size = (prepared.images.shape[2], prepared.images.shape[3])
+        cell.check(size)
+        if isinstance(cell, FidelityCell):
+            warn_of_ties(prepared.heatmap, prepared.ranking, cell.fraction, method)
+        measured = cell.measure(prepared, field)
+        if isinstance(cell, FidelityCell) and cell.perturbation.single_step and method.gradient:
+            measured["sign_agreement"] = sign_agreement(prepared.attribution, field - prepared.images)
+        columns = torch.stack([column.double() for column in measured.values()]).cpu()  # the batch's one synchronisation
+        finite = torch.isfinite(columns).all(0)
+        if not bool(finite.all()):
+            bad = [str(i) for i, ok in zip(ids, finite.tolist(), strict=True) if not ok]
+            raise ModelOutputError(
+                f"{self.subject.name} returned NaN or infinity for images {', '.join(bad[:5])} perturbed by "
+                f"{cell.perturbation}"
+            )
+        return dict(zip(measured, columns, strict=True))
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self.subject.fingerprint()
+
+    def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
+        card = self.subject.card
+        return {
+            "model": card.name,
+            "weights": card.weights,
+            "fingerprint": self._fingerprint,
+            "task": card.task.name if card.task else None,
+            "method": str(method),
+            "perturbation": str(cell.perturbation),
+            "seed": self.seed,
+            "device": str(self.subject.device),
+            "versions": versions(),
+        }
+
+
+def predicted(subject: nn.Module, read: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """One forward pass without gradient, read by the task."""
+    with torch.no_grad():
+        return read(subject(images))
+
+
+def as_perturbation(what: str | Perturbation) -> Perturbation:
+    """A perturbation by name or as it is."""
+    return what if isinstance(what, Perturbation) else perturbation(what)

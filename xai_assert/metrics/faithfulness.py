@@ -1,0 +1,70 @@
+"""Faithfulness estimate (FE; Alvarez-Melis & Jaakkola, 1806.07538)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.metrics.score import Score
+
+Mode = Literal["single", "cumulative"]
+GROUPS = 16
+ROUNDING = 1e-9  # of the largest value: what spreads less is constant in float64
+
+
+def measure(batch: Prepared, field: Tensor, groups: int, mode: Mode) -> Measured:
+    """Perturb each group of pixels alone, or one after another from the most relevant on: `groups` forward passes."""
+    relevance = batch.heatmap.double().flatten(1).gather(1, batch.ranking.order)
+    removed = torch.zeros_like(batch.images[:, :1], dtype=torch.bool)
+    sums, errors = [], []
+    places = batch.ranking.order.tensor_split(groups, dim=1)
+    for part, values in zip(places, relevance.tensor_split(groups, dim=1), strict=True):
+        mask = batch.ranking.mask(part)
+        removed = removed | mask if mode == "cumulative" else mask
+        prediction = batch.predict(torch.where(removed, field, batch.images))
+        error = batch.task.error(prediction, batch.clean)
+        errors.append(error.where((error >= batch.floor) | ~torch.isfinite(error), torch.zeros_like(error)))
+        sums.append(values.sum(1))
+    summed, error = torch.stack(sums, 1), torch.stack(errors, 1)
+    summed = summed.cumsum(1) if mode == "cumulative" else summed
+    value, constant = pearson(summed, error.double())
+    return {"fe": value, "constant": constant}
+
+
+def pearson(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlation of the rows of (B, n) tensors, and where one of them is constant (the correlation is 0 there).
+
+    >>> x = torch.tensor([[1.0, 2.0, 3.0]]).double()
+    >>> pearson(x, -x)[0].tolist()
+    [-1.0]
+    """
+    scales = [t.abs().amax(1, keepdim=True) for t in (x, y)]
+    x, y = (t / s.where(s > 0, torch.ones_like(s)) for t, s in zip((x, y), scales, strict=True))
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    constant = (x.abs().amax(1) <= ROUNDING) | (y.abs().amax(1) <= ROUNDING)
+    norm = (x.square().sum(1) * y.square().sum(1)).sqrt()
+    value = (x * y).sum(1) / norm.where(~constant, torch.ones_like(norm))
+    return value.where(~constant, torch.zeros_like(value)).clamp(-1, 1), constant
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class FaithfulnessScore(Score):
+    """FE of every image. `constant` (n,) marks those where relevance or error did not vary: their FE is 0."""
+
+    constant: Tensor
+    groups: int
+    mode: Mode
+    RANGE: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    @property
+    def degenerate(self) -> int:
+        """Images without variance."""
+        return int(self.constant.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        return super().to_dict() | {"groups": self.groups, "mode": self.mode, "degenerate": self.degenerate}

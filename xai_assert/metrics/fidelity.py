@@ -1,0 +1,227 @@
+"""Attribution fidelity (AF) and attack success rate (ASR) of "Shedding Light on Depth" (2509.15980)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.metrics.score import Score
+
+Reference = Literal["prediction", "ground_truth"]
+Aggregate = Literal["image", "set"]
+AsrRule = Literal["relevant", "degrades"]
+
+UNEQUAL_CHANGE = 1.5  # one end changed this much more than the other: AF then mixes relevance with the size of it
+SATURATED = 0.5  # of the spread of the clean map: errors near it cannot tell two regions apart
+FLOOR = {torch.float16: 1e-2, torch.bfloat16: 1e-2}  # of max |f(x)|; below it an error is rounding
+FLOOR_FLOAT = 1e-5
+
+
+def floor_of(dtype: torch.dtype) -> float:
+    """The share of max |f(x)| below which an error counts as 0: 1e-5, in half precision 1e-2."""
+    return FLOOR.get(dtype, FLOOR_FLOAT)
+
+
+def fidelity(relevant: Tensor, irrelevant: Tensor) -> Tensor:
+    """(rel - irr) / (|rel| + |irr|) in [-1, 1] (Eq. 7), 0 where both are 0; any shape.
+
+    >>> fidelity(torch.tensor([3.0, 0.0, 2.0]), torch.tensor([1.0, 0.0, 0.0])).tolist()
+    [0.5, 0.0, 1.0]
+    """
+    total = relevant.abs() + irrelevant.abs()
+    return torch.where(total > 0, (relevant - irrelevant) / total.where(total > 0, torch.ones_like(total)), 0.0)
+
+
+def measure(batch: Prepared, field: Tensor, fraction: float) -> Measured:
+    """Perturb R, then I: two forward passes an image. `field` (B, C, H, W) is the whole picture perturbed."""
+    measured: Measured = {"floor": batch.floor, "spread": batch.task.spread(batch.clean)}
+    if batch.truth is not None:
+        measured["clean_error"] = batch.task.truth_error(batch.clean, batch.truth)
+    for side, mask in zip(("relevant", "irrelevant"), batch.ranking.masks(fraction), strict=True):
+        perturbed = torch.where(mask, field, batch.images)
+        prediction = batch.predict(perturbed)
+        measured[f"{side}_error"] = batch.task.error(prediction, batch.clean)
+        if batch.truth is not None:
+            measured[f"{side}_truth_error"] = batch.task.truth_error(prediction, batch.truth)
+        change = ((perturbed - batch.images) / batch.unit).abs()
+        selected = mask.flatten(1).sum(1)
+        measured[f"{side}_change"] = change.flatten(1).sum(1) / (selected * change.shape[1])
+        measured[f"{side}_unchanged"] = (mask & (change == 0).all(1, keepdim=True)).flatten(1).sum(1)
+    return measured
+
+
+def sign_agreement(attribution: Tensor, step: Tensor) -> Tensor:
+    """Share of the values where an attack's step has the sign of the attribution, (B,); 0.5 if none moves."""
+    if attribution.ndim == 3:
+        attribution = attribution[:, None].expand_as(step)
+    both = ((attribution != 0) & (step != 0)).flatten(1)
+    same = (attribution.sign() == step.sign()).flatten(1) & both
+    count = both.sum(1)
+    return torch.where(count > 0, same.sum(1) / count.clamp(min=1), 0.5)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class FidelityScore(Score):
+    """AF of every image, and what it was made of.
+
+    `relevant_error`, `irrelevant_error` (n,) are the errors after R and I were perturbed, in `unit_of_error`, against
+    `reference`. `responsive` (n,) is False where neither changed the prediction: AF is 0 there. Errors below `floor`
+    count as 0.
+    """
+
+    relevant_error: Tensor
+    irrelevant_error: Tensor
+    clean_error: Tensor | None
+    responsive: Tensor
+    details: Measured
+    reference: Reference
+    aggregate: Aggregate
+    asr_rule: AsrRule
+    unit_of_error: str | None
+    circular: bool
+    RANGE: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    @classmethod
+    def build(
+        cls,
+        measured: Measured,
+        image_ids: tuple[Any, ...],
+        *,
+        reference: Reference,
+        aggregate: Aggregate,
+        asr: AsrRule,
+        unit: str | None,
+        circular: bool,
+        provenance: dict[str, Any],
+    ) -> FidelityScore:
+        """From what `measure` returned for all images. See `xa.attribution_fidelity` for the arguments."""
+        check_choice("reference", reference, ("prediction", "ground_truth"))
+        check_choice("aggregate", aggregate, ("image", "set"))
+        check_choice("asr", asr, ("relevant", "degrades"))
+        truth = reference == "ground_truth"
+        if truth and "clean_error" not in measured:
+            raise ValueError("reference='ground_truth' needs ground_truth=, or a data set that has it")
+        if asr == "degrades" and not truth:
+            raise ValueError("asr='degrades' compares with the clean error, so it needs reference='ground_truth'")
+        names = [f"{side}_truth_error" if truth else f"{side}_error" for side in ("relevant", "irrelevant")]
+        relevant, irrelevant = (measured[name] for name in names)
+        changes = [measured["relevant_error"], measured["irrelevant_error"]]
+        responsive = (changes[0] >= measured["floor"]) | (changes[1] >= measured["floor"])
+        if not truth:
+            relevant, irrelevant = (e.where(e >= measured["floor"], torch.zeros_like(e)) for e in changes)
+        values = torch.where(responsive, fidelity(relevant, irrelevant), 0.0)
+        return cls(
+            values,
+            image_ids,
+            metric="af",
+            unit=None,
+            higher_is_better=True,
+            provenance=provenance,
+            relevant_error=relevant,
+            irrelevant_error=irrelevant,
+            clean_error=measured.get("clean_error"),
+            responsive=responsive,
+            details=measured,
+            reference=reference,
+            aggregate=aggregate,
+            asr_rule=asr,
+            unit_of_error=unit,
+            circular=circular,
+        )
+
+    @property
+    def successes(self) -> Tensor:
+        """1.0 where the attack on R succeeded: rel > irr, or with asr="degrades" rel > the clean error; (n,)."""
+        other = self.irrelevant_error
+        if self.asr_rule == "degrades" and self.clean_error is not None:
+            other = self.clean_error
+        return ((self.relevant_error > other) & self.responsive).double()
+
+    @property
+    def asr(self) -> float:
+        """Attack success rate: the share of images where the attack on R succeeded."""
+        return float(self.successes.mean())
+
+    @property
+    def unresponsive(self) -> int:
+        """Images whose prediction neither end changed."""
+        return int((~self.responsive).sum())
+
+    @property
+    def sign_agreement(self) -> float | None:
+        """Of an attack of one step with the attribution, mean over the images; None for other perturbations."""
+        return self._mean("sign_agreement") if "sign_agreement" in self.details else None
+
+    @property
+    def change(self) -> tuple[float, float]:
+        """Mean absolute change of the pixels of R and of I, in ImageNet standard deviations."""
+        return self._mean("relevant_change"), self._mean("irrelevant_change")
+
+    @property
+    def unequal_change(self) -> bool:
+        """One end was changed more than 1.5 times as much as the other."""
+        low, high = sorted(self.change)
+        return high > UNEQUAL_CHANGE * low
+
+    @property
+    def saturated(self) -> bool:
+        """Both mean errors (against the prediction) exceed half the spread of the clean map."""
+        return min(self._mean("relevant_error"), self._mean("irrelevant_error")) > SATURATED * self._mean("spread")
+
+    @property
+    def marks(self) -> list[str]:
+        """What to know before believing the number."""
+        marks = []
+        if self.circular:
+            marks.append(f"circular (signs agree {self.sign_agreement:.0%})")
+        if self.saturated:
+            marks.append("saturated")
+        if self.unequal_change:
+            marks.append("unequal change ({:.2f} / {:.2f})".format(*self.change))
+        if self.unresponsive:
+            marks.append(f"unresponsive {self.unresponsive}/{len(self)}")
+        return marks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        more = {name: column.tolist() for name, column in self.details.items()}
+        return super().to_dict() | {
+            "reference": self.reference,
+            "aggregate": self.aggregate,
+            "unit_of_error": self.unit_of_error,
+            "relevant_error": self.relevant_error.tolist(),
+            "irrelevant_error": self.irrelevant_error.tolist(),
+            "asr": self.asr,
+            "asr_rule": self.asr_rule,
+            "unresponsive": self.unresponsive,
+            "marks": self.marks,
+            "details": more,
+        }
+
+    def _mean(self, name: str) -> float:
+        return float(self.details[name].double().mean())
+
+    def _samples(self) -> tuple[np.ndarray, ...]:
+        if self.aggregate == "image":
+            return super()._samples()
+        return (self.relevant_error.double().numpy(), self.irrelevant_error.double().numpy())
+
+    @staticmethod
+    def _statistic(*samples: np.ndarray, axis: int = -1) -> Any:
+        if len(samples) == 1:
+            return Score._statistic(*samples, axis=axis)
+        relevant, irrelevant = (np.mean(s, axis=axis) for s in samples)
+        total = relevant + irrelevant
+        result = np.where(total > 0, (relevant - irrelevant) / np.where(total > 0, total, 1.0), 0.0)
+        return float(result) if np.ndim(result) == 0 else result
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of those known."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")

@@ -1,0 +1,129 @@
+"""What a perturbation is and how users name one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_assert import registry
+from xai_assert.randomness import ImageId
+from xai_assert.subject import Card
+
+CONTEXT = ("card", "image_ids", "seed", "gradient")
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """A named perturbation with its parameters; made by `xa.perturbation` and `xa.register_perturbation`.
+
+    `function(images, *, ...)` returns the whole picture perturbed, (B, C, H, W); only the selected pixels are taken
+    from it, so R and I see the same field. `gradient` says that it costs one gradient pass, `single_step` that it is an
+    attack of one step from the clean input: gradient maps are judged by themselves then (`circular`).
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    gradient: bool = False
+    single_step: bool = False
+
+    def __str__(self) -> str:
+        return registry.format_spec(self.name, self.parameters)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for two perturbations that would do the same."""
+        return (self.name, self.function, registry.parameters_key(self.parameters))
+
+    def field(
+        self,
+        images: Tensor,
+        *,
+        card: Card,
+        image_ids: Sequence[ImageId],
+        seed: int,
+        gradient: Callable[[], Tensor],
+    ) -> Tensor:
+        """The whole picture perturbed, (B, C, H, W)."""
+        context = {"card": card, "image_ids": image_ids, "seed": seed, "gradient": gradient}
+        wanted = inspect.signature(self.function).parameters
+        known = {key: value for key, value in context.items() if key in wanted}
+        perturbed = self.function(images, **known, **self.parameters)
+        if not isinstance(perturbed, Tensor) or perturbed.shape != images.shape:
+            got = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
+            raise ValueError(f"perturbation {self} returned {got} for images {tuple(images.shape)}; it must be alike")
+        return perturbed.detach().to(images)
+
+
+def perturbation(what: str | Perturbation, **parameters: Any) -> Perturbation:
+    """A perturbation with parameters, by name.
+
+    Raises:
+        UnknownNameError: nobody registered that name.
+        TypeError: it takes no such parameter.
+
+    Example:
+        >>> str(perturbation("gaussian_noise", sigma=0.4))
+        'gaussian_noise(sigma=0.4)'
+    """
+    if isinstance(what, Perturbation):
+        found, parameters = what, {**what.parameters, **parameters}
+    elif isinstance(what, str):
+        name, given = registry.parse_spec(what, "perturbation")
+        found = registry.perturbations.get(name)
+        parameters = {**given, **parameters}
+    else:
+        raise TypeError(f"perturbation must be a name or an xa.perturbation(...), not {type(what).__name__}")
+    names = list(inspect.signature(found.function).parameters)[1:]
+    registry.bind("perturbation", found.name, parameters, set(names) - set(CONTEXT))
+    return Perturbation(found.name, found.function, parameters, found.gradient, found.single_step)
+
+
+def register_perturbation(
+    name: str, *, gradient: bool = False, single_step: bool = False, replace: bool = False
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorator: give `(images, *, ...) -> perturbed images` a name.
+
+    The function may declare `card`, `image_ids`, `seed` (for keyed randomness) and `gradient` (a call returns the
+    gradient (B, C, H, W) of the attacked loss), and is given them; other keywords are its parameters. It returns the
+    whole picture perturbed. See `Perturbation` for the flags.
+
+    Raises:
+        ValueError: the name is taken and `replace` is not set.
+
+    Example:
+        >>> from xai_assert import registry
+        >>> with registry.isolated():
+        ...     @register_perturbation("negative")
+        ...     def negative(images, *, scale=1.0):
+        ...         return -scale * images
+        ...     "negative" in registry.perturbations.names()
+        True
+    """
+
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        registry.perturbations.register(
+            name, Perturbation(name, function, {}, gradient, single_step), replace=replace
+        )
+        return function
+
+    return decorate
+
+
+def positive(what: str, value: float) -> float:
+    """A strength, checked."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{what} must be a positive number, not {value!r}")
+    return value
+
+
+def clipped(images: Tensor, card: Card) -> Tensor:
+    """Keep the picture between black and white."""
+    black, white = card.colour((0.0, 0.0, 0.0)).to(images), card.colour((1.0, 1.0, 1.0)).to(images)
+    return torch.maximum(torch.minimum(images, white), black)

@@ -1,0 +1,109 @@
+"""The public metrics: one function a metric, each a thin call of `Evaluation`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from xai_assert.batching import Samples
+from xai_assert.evaluation import Evaluation
+from xai_assert.metrics import FaithfulnessScore, FidelityScore
+from xai_assert.metrics.faithfulness import GROUPS, Mode
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
+from xai_assert.perturbations import Perturbation
+
+Subjectlike = nn.Module | Evaluation
+
+
+def as_evaluation(subject: Subjectlike, images: Tensor | Samples | None, options: dict[str, Any]) -> Evaluation:
+    """The evaluation that was given, or a new one of (subject, images)."""
+    if not isinstance(subject, Evaluation):
+        return Evaluation(subject, images, **options)  # type: ignore[arg-type]
+    if images is not None or options:
+        extra = ", ".join((["images"] if images is not None else []) + sorted(options))
+        raise TypeError(f"{extra}: already fixed by the Evaluation; give it there")
+    return subject
+
+
+def attribution_fidelity(
+    subject: Subjectlike,
+    method: Any,
+    images: Tensor | Samples | None = None,
+    *,
+    perturbation: str | Perturbation = "gaussian_noise",
+    fraction: float = 0.05,
+    reference: Reference = "prediction",
+    aggregate: Aggregate = "image",
+    asr: AsrRule = "relevant",
+    **options: Any,
+) -> FidelityScore:
+    """Attribution fidelity (AF) and attack success rate of a method on a subject ("Shedding Light on Depth", 2509.15980).
+
+    R and I are the `fraction` of the pixels with the highest and the lowest relevance. Each is perturbed; rel and irr
+    are the errors that follow. AF of an image is (rel - irr) / (|rel| + |irr|), in [-1, 1]; higher is better, 0 is a
+    random map. AF judges the method on this network, never the network.
+
+    Args:
+        subject: a `Subject`, a bare module (then say `task=`), or an `Evaluation` in place of (subject, images).
+        method: a name, an `xa.method(...)`, or a callable `(model, images, target) -> tensor`.
+        images: the network's input (B, C, H, W), already preprocessed, or a data set.
+        perturbation: a name or an `xa.perturbation(...)`.
+        fraction: of the pixels, above 0 and at most 0.5.
+        reference: errors against the clean "prediction" (needs no ground truth) or against the "ground_truth".
+        aggregate: "image" (mean of the images' AF) or "set" (AF of the two mean errors).
+        asr: an attack succeeds when rel > irr ("relevant"), or when rel exceeds the clean error ("degrades", with
+            ground truth only).
+        **options: `ground_truth`, `image_ids`, `seed`, `target`, `batch_size`, `task`, `mean`, `std`, `unit`; see
+            `Evaluation`.
+
+    Raises:
+        ValueError: an argument is out of its range, or the images are not what the network takes.
+        DegenerateHeatmapError: a heatmap is constant or not finite.
+        ModelOutputError: the model fails, or returns NaN.
+
+    Example:
+        >>> import torch
+        >>> images = torch.rand(4, 3, 8, 8)
+        >>> score = attribution_fidelity(nn.Conv2d(3, 1, 1), "saliency", images, task="depth")
+        >>> len(score), score.unresponsive
+        (4, 0)
+    """
+    evaluation = as_evaluation(subject, images, options)
+    return evaluation.attribution_fidelity(
+        method, perturbation=perturbation, fraction=fraction, reference=reference, aggregate=aggregate, asr=asr
+    )
+
+
+def faithfulness_estimate(
+    subject: Subjectlike,
+    method: Any,
+    images: Tensor | Samples | None = None,
+    *,
+    perturbation: str | Perturbation = "gaussian_noise",
+    groups: int = GROUPS,
+    mode: Mode = "single",
+    **options: Any,
+) -> FaithfulnessScore:
+    """Faithfulness estimate (FE): correlation of the groups' relevance with the error they cause (1806.07538).
+
+    The pixels are sorted by relevance and cut into `groups` whose sizes differ by at most one. FE of an image is the
+    Pearson correlation, in [-1, 1], of a group's summed relevance with the error after it is perturbed: alone
+    (mode="single"), or together with all more relevant ones (mode="cumulative", where even a random map scores about
+    .85). Without variance it is 0, and counted (`score.degenerate`).
+
+    Args:
+        subject, method, images, perturbation, **options: as for `attribution_fidelity`.
+        groups: at least 2; one forward pass each.
+        mode: "single" or "cumulative".
+
+    Raises:
+        What `attribution_fidelity` raises.
+
+    Example:
+        >>> import torch
+        >>> faithfulness_estimate(nn.Conv2d(3, 1, 1), "saliency", torch.rand(4, 3, 8, 8), task="depth").groups
+        16
+    """
+    evaluation = as_evaluation(subject, images, options)
+    return evaluation.faithfulness_estimate(method, perturbation=perturbation, groups=groups, mode=mode)

@@ -1,0 +1,228 @@
+"""The model under test: a module and its card (name, task, mean, std, input size, unit, layout)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_assert.errors import ModelOutputError
+from xai_assert.tasks import Task, as_task
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+UNITS_PER_METRE = {"m": 1.0, "dm": 10.0, "cm": 100.0, "mm": 1000.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What must be known of a model to prepare its images, perturb them and name its errors.
+
+    `mean` and `std` are those of its preprocessing, a value a channel, for pictures in [0, 1]: input = (picture -
+    mean) / std. `layout` is the order of the colour channels, "RGB" or "BGR". Sizes are (height, width) in pixels;
+    data sets use them, a call does not enforce them. `output` picks the prediction out of a raw output that is a
+    tuple, dict or dataclass.
+    """
+
+    name: str
+    task: Task | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: tuple[int, int] | None = None
+    output_size: tuple[int, int] | None = None
+    unit: str | None = None
+    layout: str = "RGB"
+    output: Callable[[Any], Tensor] | None = None
+    weights: str = "as given"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name: a subject needs a name")
+        if (self.mean is None) != (self.std is None):
+            raise TypeError("give mean= and std= together")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+            if not all(s > 0 for s in self.std):
+                raise ValueError(f"std must be positive in every channel, not {self.std}")
+        if self.layout not in ("RGB", "BGR"):
+            raise ValueError(f"layout must be 'RGB' or 'BGR', not {self.layout!r}")
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the input, where mean and std say so."""
+        return None if self.mean is None else len(self.mean)
+
+    def colour(self, rgb: Sequence[float]) -> Tensor:
+        """An RGB colour in [0, 1] as the network sees it, (1, C, 1, 1); other channel counts take its mean.
+
+        Raises:
+            TypeError: the card has no mean and std.
+        """
+        mean, std = self._statistics()
+        return (self._channels(rgb, len(mean)) - torch.tensor(mean)).div(torch.tensor(std)).reshape(1, -1, 1, 1)
+
+    def strength(self, channels: int) -> Tensor:
+        """One ImageNet standard deviation in the network's input, (1, C, 1, 1): the unit of every strength.
+
+        A model without std is taken to have ImageNet-normalised input, where this is 1.
+        """
+        if self.std is None:
+            return torch.ones(1, channels, 1, 1)
+        unit = self._channels(IMAGENET_STD, len(self.std)) / torch.tensor(self.std)
+        return unit.reshape(1, -1, 1, 1)
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self.mean is None or self.std is None:
+            raise TypeError(
+                f"{self.name} has no mean and std, so nobody knows what black is in its input; "
+                "pass mean=..., std=... (one value a channel), or make a subject with xa.describe"
+            )
+        return self.mean, self.std
+
+    def _channels(self, rgb: Sequence[float], channels: int) -> Tensor:
+        if channels != 3:
+            return torch.full((channels,), sum(rgb) / 3)
+        return torch.tensor(rgb if self.layout == "RGB" else list(reversed(rgb)))
+
+
+class Subject(nn.Module):
+    """The model under test. `subject(images)` is the module's output as one tensor; `subject.module` is the module.
+
+    Example:
+        >>> subject = describe(nn.Conv2d(3, 1, 1), name="pixelwise", task="depth", unit="m")
+        >>> subject
+        <Subject pixelwise: depth in m, Conv2d, 4 parameters on cpu>
+    """
+
+    def __init__(self, module: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.module = module
+        self.card = card
+        self.training = module.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}")
+        raw = self.module(images)
+        output = raw if self.card.output is None else self.card.output(raw)
+        if not isinstance(output, Tensor):
+            raise ModelOutputError(
+                f"{self.name} returned a {type(output).__name__}, not a tensor; give xa.describe an output= that "
+                "picks the prediction, such as output=lambda raw: raw[0]"
+            )
+        if output.ndim == 0 or output.shape[0] != images.shape[0]:
+            raise ModelOutputError(
+                f"{self.name} returned {tuple(output.shape)} for {images.shape[0]} images; the first dimension of the "
+                "output must be the batch"
+            )
+        return output
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def id(self) -> str:
+        """The name in characters that file names and test ids can carry."""
+        return slug(self.card.name)
+
+    @property
+    def device(self) -> torch.device:
+        first = next(self.module.parameters(), next(self.module.buffers(), None))
+        return torch.device("cpu") if first is None else first.device
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and values of all parameters and buffers, 16 hex digits."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        task = self.card.task.name if self.card.task else "no task"
+        unit = f" in {self.card.unit}" if self.card.unit else ""
+        count = sum(p.numel() for p in self.module.parameters())
+        kind = type(self.module).__name__
+        return f"<Subject {self.name}: {task}{unit}, {kind}, {count:,} parameters on {self.device}>"
+
+
+def slug(name: str) -> str:
+    """`name` in the letters [A-Za-z0-9_.-]."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
+
+
+def describe(
+    module: nn.Module,
+    *,
+    name: str,
+    task: str | Task,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: tuple[int, int] | None = None,
+    output_size: tuple[int, int] | None = None,
+    unit: str | None = None,
+    layout: str = "RGB",
+    output: Callable[[Any], Tensor] | None = None,
+) -> Subject:
+    """Make a subject of any module; the module itself is left as it is.
+
+    Args:
+        module: takes images (B, C, H, W).
+        name: how results and gates call it.
+        task: "depth", or a `Task` of your own.
+        mean, std: of the preprocessing, one value a channel, for pictures in [0, 1].
+        input_size, output_size: (height, width) in pixels, for the data sets; the output's defaults to the input's.
+        unit: of the prediction, such as "m".
+        layout: "RGB" or "BGR".
+        output: picks the prediction out of a raw output that is not a tensor.
+
+    Example:
+        >>> describe(nn.Conv2d(3, 1, 1), name="depthnet-v7", task="depth", mean=[0.5] * 3, std=[0.5] * 3, unit="m").id
+        'depthnet-v7'
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+    card = Card(
+        name=name,
+        task=as_task(task),
+        mean=None if mean is None else tuple(map(float, mean)),
+        std=None if std is None else tuple(map(float, std)),
+        input_size=input_size,
+        output_size=output_size or input_size,
+        unit=unit,
+        layout=layout,
+        output=output,
+    )
+    return Subject(module.module if isinstance(module, Subject) else module, card)
+
+
+def as_subject(
+    model: nn.Module,
+    *,
+    task: str | Task | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    unit: str | None = None,
+) -> Subject:
+    """A subject as it is, or a bare module with what the caller says of it; what is given goes before the card."""
+    given: dict[str, Any] = {
+        "task": as_task(task),
+        "mean": None if mean is None else tuple(map(float, mean)),
+        "std": None if std is None else tuple(map(float, std)),
+        "unit": unit,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if isinstance(model, Subject):
+        return Subject(model.module, dataclasses.replace(model.card, **given)) if given else model
+    if isinstance(model, nn.Module):
+        return Subject(model, Card(name=type(model).__name__, **given))
+    raise TypeError(f"subject must be a Subject (xa.load_model, xa.describe) or a torch.nn.Module, not {model!r:.80}")
