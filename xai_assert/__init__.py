@@ -6,6 +6,7 @@ The public names, imported when they are first used, so that `import xai_assert`
 from __future__ import annotations
 
 import importlib
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
     from xai_assert.metrics import FidelityScore as FidelityScore
     from xai_assert.metrics import Score as Score
-    from xai_assert.metrics.named import register_metric as register_metric
+    from xai_assert.named_metrics import register_metric as register_metric
     from xai_assert.models import load_model as load_model
     from xai_assert.models import register_model as register_model
     from xai_assert.perturbations import Perturbation as Perturbation
@@ -63,7 +64,7 @@ _HOMES = {
     ),
     "evaluation": ("Evaluation",),
     "metrics": ("FaithfulnessScore", "FidelityScore", "Score"),
-    "metrics.named": ("register_metric",),
+    "named_metrics": ("register_metric",),
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
     "scores": ("attribution_fidelity", "faithfulness_estimate"),
@@ -75,6 +76,11 @@ _PACKAGES = ("datasets", "registry", "tasks")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, *_PACKAGES])  # noqa: PLE0604  (computed, and checked against the block above by a test)
+
+
+# The running test, set by the pytest plugin and read by xai_assert.reporting.record, which knows nothing of pytest. It
+# stands here because an unrelated pytest run imports this module and the plugin, and should import nothing else of ours.
+_running_test: ContextVar[Any] = ContextVar("xai_assert_running_test", default=None)
 
 
 def __getattr__(name: str) -> Any:

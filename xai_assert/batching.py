@@ -106,8 +106,9 @@ class ImageSource:
 
 def as_sample(item: Any, index: int) -> Sample:
     """What a data set returned, as a `Sample`."""
-    if isinstance(item, Sample):
-        return item
+    if isinstance(item, Sample) and isinstance(item.image, Tensor):
+        truth = None if item.ground_truth is None else check_truth(item.ground_truth[None], 1)[0]
+        return Sample(item.image, item.id, truth)
     if isinstance(item, Tensor):
         return Sample(item, index)
     if isinstance(item, tuple) and len(item) == 2 and all(isinstance(t, Tensor) for t in item):
@@ -122,6 +123,9 @@ def stack(samples: Sequence[Sample]) -> Batch:
     known = [s.ground_truth for s in samples if s.ground_truth is not None]
     if known and len(known) < len(samples):
         raise ValueError("ground_truth: some images of the data set have it and others do not")
+    shapes = {tuple(truth.shape) for truth in known}
+    if len(shapes) > 1:
+        raise ValueError(f"ground_truth of a data set must have one size, not {sorted(shapes)}; resize it there")
     truth = torch.stack(known) if known else None
     return Batch(torch.stack([s.image.detach() for s in samples]), tuple(s.id for s in samples), truth)
 
@@ -138,6 +142,8 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
 
 
 def check_truth(truth: Tensor, count: int) -> Tensor:
+    if not isinstance(truth, Tensor):
+        raise TypeError(f"ground_truth must be a tensor (B, H, W), not {type(truth).__name__}")
     if truth.ndim == 4 and truth.shape[1] == 1:
         truth = truth[:, 0]
     if truth.ndim != 3 or len(truth) != count:
@@ -197,7 +203,7 @@ class BatchSizer:
 
 
 def run_batches(source: ImageSource, sizer: BatchSizer, work: Callable[[Batch], T]) -> Iterator[T]:
-    """`work` on all images in order; a batch that runs out of memory is done again, halved: nothing lost or repeated."""
+    """`work` on all images in order; a batch that runs out of memory is done again, halved: none lost or repeated."""
     start = 0
     while start < len(source):
         batch = source.batch(start, min(start + sizer.size, len(source)))
@@ -242,9 +248,10 @@ def run_clean(subject: nn.Module, images: Tensor) -> Tensor:
     """The first forward of a batch: what fails here is the model's or the images' fault, and is said so."""
     try:
         with torch.no_grad():
-            return subject(images)
+            output: Tensor = subject(images)
+            return output
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, AssertionError) as error:  # an assertion of the model's is no verdict of ours
         shape, dtype = tuple(images.shape), images.dtype
         raise ModelOutputError(f"the model failed on images {shape} of {dtype}: {error}") from error

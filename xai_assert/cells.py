@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
+from types import TracebackType
 
 from torch import Tensor
 
@@ -65,3 +67,19 @@ class FaithfulnessCell:
 
 
 Cell = FidelityCell | FaithfulnessCell
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception that ended a cell, and the lines it came from without the tensors that were alive there."""
+
+    error: Exception
+    trace: TracebackType | None
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        return cls(error, error.__traceback__)

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xai_assert.attributions import Method, as_method, check_ranks, choose_target
+from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
-from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches, run_clean
-from xai_assert.cells import Cell, FaithfulnessCell, FidelityCell
-from xai_assert.errors import ModelOutputError
+from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
+from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
 from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
-from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, floor_of, sign_agreement
-from xai_assert.metrics.prepared import Measured, Prepared
-from xai_assert.perturbations import Perturbation, perturbation, rank, warn_of_ties
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, check_rules, sign_agreement
+from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
+from xai_assert.perturbations import Perturbation, perturbation, warn_of_ties
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
 from xai_assert.randomness import ImageId
 from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
-Outcome = Measured | Exception
+Outcome = Measured | Failure
 
 
 class Evaluation:
@@ -47,7 +47,7 @@ class Evaluation:
 
     Example:
         >>> ev = Evaluation(nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
-        >>> ev.attribution_fidelity("saliency", perturbation="gaussian_noise").metric
+        >>> ev.attribution_fidelity("edges", perturbation="gaussian_noise").metric
         'af'
     """
 
@@ -74,6 +74,7 @@ class Evaluation:
         self.passes = Passes()
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
+        self._methods: dict[Any, Method] = {}
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Outcome]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
@@ -84,7 +85,7 @@ class Evaluation:
 
     def plan(self, method: Any, cells: Iterable[Cell]) -> None:
         """Have these cells computed together with the first one that is asked of the method."""
-        wanted = as_method(method)
+        wanted = self._method(method)
         self._planned[wanted.key].update({cell.key: cell for cell in cells})
 
     def attribution_fidelity(
@@ -98,7 +99,8 @@ class Evaluation:
         asr: AsrRule = "relevant",
     ) -> FidelityScore:
         """See `xa.attribution_fidelity`."""
-        wanted, cell = as_method(method), FidelityCell(as_perturbation(perturbation), fraction)
+        check_rules(reference, aggregate, asr)
+        wanted, cell = self._method(method), FidelityCell(as_perturbation(perturbation), fraction)
         measured = self._measured(wanted, cell)
         return FidelityScore.build(
             measured,
@@ -120,7 +122,7 @@ class Evaluation:
         mode: Mode = "single",
     ) -> FaithfulnessScore:
         """See `xa.faithfulness_estimate`."""
-        wanted, cell = as_method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
+        wanted, cell = self._method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
         measured = self._measured(wanted, cell)
         name = "fe" if mode == "single" else "fe_cumulative"
         about = self._provenance(wanted, cell) | {"groups": groups, "mode": mode}
@@ -146,8 +148,15 @@ class Evaluation:
 
     def image(self, image_id: ImageId) -> Tensor:
         """One image (C, H, W) by its id."""
+        if image_id not in self._ids:
+            raise KeyError(f"{image_id!r} is not among the {len(self._ids)} images measured so far")
         position = self._ids.index(image_id)
         return self.source.batch(position, position + 1).images[0]
+
+    def _method(self, method: Any) -> Method:
+        """The method, kept alive: its key may hold the id of a tensor, which another could take after it."""
+        wanted = as_method(method)
+        return self._methods.setdefault(wanted.key, wanted)
 
     def _measured(self, method: Method, cell: Cell) -> Measured:
         self._planned[method.key][cell.key] = cell
@@ -157,40 +166,49 @@ class Evaluation:
             try:
                 self._run(method, todo)
             except Exception as error:  # the attribution itself failed: so did every cell that stands on it
-                done.update({c.key: error for c in todo})
+                done.update({c.key: Failure.of(error) for c in todo})
         outcome = done[cell.key]
-        if isinstance(outcome, Exception):
-            raise outcome.with_traceback(None)
+        if isinstance(outcome, Failure):
+            raise outcome.error.with_traceback(outcome.trace)
         return outcome
 
     def _run(self, method: Method, cells: Sequence[Cell]) -> None:
         """One streaming pass over the images; an error in a cell ends that cell alone."""
         parts: dict[Any, list[Measured]] = {cell.key: [] for cell in cells}
-        failed: dict[Any, Exception] = {}
+        failed: dict[Any, Failure] = {}
         ids: list[ImageId] = []
-        before = Passes(self.passes.forward, self.passes.gradient)
-        with undisturbed(self.subject), counted(self.subject.module, self.passes):
+        with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
             for batch_ids, measured in run_batches(self.source, self._sizer, work):
                 ids += batch_ids
                 for key, values in measured.items():
                     parts[key].append(values)
+                if len(failed) == len(cells):
+                    break
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
-        self._ids = tuple(ids)
-        spent = self.passes - before
-        total = self._method_passes[method.key]
-        total.forward, total.gradient = total.forward + spent.forward, total.gradient + spent.gradient
         for cell in cells:
-            found = parts[cell.key]
-            outcome = {name: torch.cat([part[name] for part in found]) for name in found[0]} if found else {}
-            self._outcomes[method.key][cell.key] = failed.get(cell.key) or outcome
+            outcome: Outcome | None = failed.get(cell.key)
+            if outcome is None:
+                self._ids = tuple(ids)
+                outcome = {name: torch.cat([part[name] for part in parts[cell.key]]) for name in parts[cell.key][0]}
+            self._outcomes[method.key][cell.key] = outcome
+
+    @contextmanager
+    def _attributed(self, method: Method) -> Iterator[None]:
+        """Book the passes made inside to the method."""
+        before = Passes(self.passes.forward, self.passes.gradient)
+        try:
+            yield
+        finally:
+            spent, total = self.passes - before, self._method_passes[method.key]
+            total.forward, total.gradient = total.forward + spent.forward, total.gradient + spent.gradient
 
     def _batch(
-        self, method: Method, cells: Sequence[Cell], failed: dict[Any, Exception], batch: Batch
+        self, method: Method, cells: Sequence[Cell], failed: dict[Any, Failure], batch: Batch
     ) -> tuple[tuple[ImageId, ...], dict[Any, Measured]]:
         """Explain one batch and measure its cells, perturbation by perturbation."""
-        prepared, target = self._prepare(method, batch)
+        prepared = prepare(self.subject, method, batch, target=self._target, seed=self.seed)
         found: dict[Any, Measured] = {}
         by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:
@@ -199,77 +217,42 @@ class Evaluation:
             open_cells = [cell for cell in same if cell.key not in failed]
             try:
                 if open_cells:
-                    field = self._field(open_cells[0].perturbation, prepared, target, batch)
+                    field = self._field(open_cells[0].perturbation, prepared)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                failed.update({cell.key: error for cell in open_cells})
+                failed.update({cell.key: Failure.of(error) for cell in open_cells})
                 continue
             for cell in open_cells:
                 try:
-                    found[cell.key] = self._measure(method, cell, prepared, field, batch.ids)
+                    found[cell.key] = self._measure(method, cell, prepared, field)
                 except torch.OutOfMemoryError:
                     raise
                 except Exception as error:
-                    failed[cell.key] = error
+                    failed[cell.key] = Failure.of(error)
         return batch.ids, found
 
-    def _prepare(self, method: Method, batch: Batch) -> tuple[Prepared, Target]:
-        subject, task = self.subject, self.subject.card.task
-        if task is None:
-            raise TypeError(
-                f"{subject.name} does not say what its output means, so no error can be taken of it; pass task='depth', "
-                "or make a subject with xa.describe"
-            )
-        images = batch.images.to(subject.device)
-        output = run_clean(subject, images)
-        clean = task.read(output)
-        finite = torch.isfinite(clean).flatten(1).all(1)
-        if not bool(finite.all()):
-            bad = [str(i) for i, ok in zip(batch.ids, finite.tolist(), strict=True) if not ok]
-            raise ModelOutputError(f"{subject.name} returned NaN or infinity for images {', '.join(bad[:5])}")
-        target = choose_target(subject, self._target, output)
-        attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=self.seed)
-        heatmap = method.heatmap(attribution)
-        check_ranks(heatmap, batch.ids, method)
-        predict = functools.partial(predicted, subject, task.read)
-        floor = floor_of(output.dtype) * task.magnitude(clean)
-        unit = subject.card.strength(images.shape[1]).to(images)
-        truth = None if batch.ground_truth is None else batch.ground_truth.to(clean)
-        ranking = rank(heatmap, seed=self.seed, image_ids=batch.ids)
-        prepared = Prepared(images, predict, task, clean, truth, floor, unit, attribution, heatmap, ranking)
-        return prepared, target
-
-    def _field(self, what: Perturbation, prepared: Prepared, target: Target, batch: Batch) -> Tensor:
+    def _field(self, what: Perturbation, prepared: Prepared) -> Tensor:
         def loss(output: Tensor) -> Tensor:
             if prepared.truth is None:
-                return target(output)
+                return prepared.target(output)
             return prepared.task.loss(prepared.task.read(output), prepared.truth)
 
         def gradient() -> Tensor:
             return input_gradient(self.subject, prepared.images, loss)
 
-        card = self.subject.card
-        return what.field(prepared.images, card=card, image_ids=batch.ids, seed=self.seed, gradient=gradient)
+        ids, card = prepared.image_ids, self.subject.card
+        return what.field(prepared.images, card=card, image_ids=ids, seed=self.seed, gradient=gradient)
 
-    def _measure(
-        self, method: Method, cell: Cell, prepared: Prepared, field: Tensor, ids: tuple[ImageId, ...]
-    ) -> Measured:
-        size = (prepared.images.shape[2], prepared.images.shape[3])
-        cell.check(size)
+    def _measure(self, method: Method, cell: Cell, prepared: Prepared, field: Tensor) -> Measured:
+        cell.check((prepared.images.shape[2], prepared.images.shape[3]))
         if isinstance(cell, FidelityCell):
             warn_of_ties(prepared.heatmap, prepared.ranking, cell.fraction, method)
         measured = cell.measure(prepared, field)
         if isinstance(cell, FidelityCell) and cell.perturbation.single_step and method.gradient:
             measured["sign_agreement"] = sign_agreement(prepared.attribution, field - prepared.images)
-        columns = torch.stack([column.double() for column in measured.values()]).cpu()  # the batch's one synchronisation
-        finite = torch.isfinite(columns).all(0)
-        if not bool(finite.all()):
-            bad = [str(i) for i, ok in zip(ids, finite.tolist(), strict=True) if not ok]
-            raise ModelOutputError(
-                f"{self.subject.name} returned NaN or infinity for images {', '.join(bad[:5])} perturbed by "
-                f"{cell.perturbation}"
-            )
+        columns = torch.stack([column.double() for column in measured.values()]).cpu()  # the one synchronisation
+        check_finite(columns.T, prepared.image_ids, self.subject, f" perturbed by {cell.perturbation}")
         return dict(zip(measured, columns, strict=True))
 
     @functools.cached_property
@@ -289,12 +272,6 @@ class Evaluation:
             "device": str(self.subject.device),
             "versions": versions(),
         }
-
-
-def predicted(subject: nn.Module, read: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """One forward pass without gradient, read by the task."""
-    with torch.no_grad():
-        return read(subject(images))
 
 
 def as_perturbation(what: str | Perturbation) -> Perturbation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def _flags(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _random_states() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=devices):
             yield
@@ -61,7 +62,8 @@ def full_precision() -> Iterator[None]:
 
     Through `fp32_precision`, because reading the older `allow_tf32` raises once a caller has used the new names.
     """
-    switches = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    cudnn: Any = torch.backends.cudnn
+    switches = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
     kept = [s.fp32_precision for s in switches]
     try:
         for s in switches:

@@ -6,8 +6,9 @@ import ast
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -50,7 +51,7 @@ class Registry(Generic[T]):
 
 methods: Registry[Any] = Registry("method", "xai_assert.attributions")
 perturbations: Registry[Any] = Registry("perturbation", "xai_assert.perturbations")
-metrics: Registry[Any] = Registry("metric", "xai_assert.evaluation")
+metrics: Registry[Any] = Registry("metric", "xai_assert.named_metrics")
 models: Registry[Any] = Registry("model", "xai_assert.models")
 ALL = (methods, perturbations, metrics, models)
 
@@ -93,8 +94,11 @@ def parse_spec(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
     name, arguments = match[1], match[2]
     try:
         call = ast.parse(f"f({arguments or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        plain = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args
+        if not isinstance(call, ast.Call) or not plain or any(k.arg is None for k in call.keywords):
             raise ValueError("only key=value pairs may stand in the brackets")
+        if len({k.arg for k in call.keywords}) < len(call.keywords):
+            raise ValueError("a parameter is given twice")
         return name, {str(k.arg): _literal(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{kind} {spec!r} is not of the form name or name(key=value, ...): {error}") from None
@@ -119,9 +123,30 @@ def format_spec(name: str, parameters: dict[str, Any]) -> str:
     return f"{name}({', '.join(words)})"
 
 
+class Identity:
+    """Equal for one and the same object, which it keeps alive: Python gives the `id` of a dead one away again."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
 def parameters_key(parameters: dict[str, Any]) -> tuple[Any, ...]:
     """A key for a cache: plain values by value, everything else by identity."""
-    return tuple((k, v if isinstance(v, PLAIN) else id(v)) for k, v in sorted(parameters.items()))
+    return tuple((k, v if isinstance(v, PLAIN) else Identity(v)) for k, v in sorted(parameters.items()))
+
+
+def keywords(function: Callable[..., Any], *, skip: int, given: Iterable[str]) -> set[str] | None:
+    """The parameters after the first `skip` that users may set, without those `given` by us; None if it takes any."""
+    signature = list(inspect.signature(function).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in signature):
+        return None
+    return {p.name for p in signature[skip:]} - set(given)
 
 
 def bind(kind: str, name: str, parameters: dict[str, Any], known: set[str] | None) -> None:

@@ -65,7 +65,7 @@ def attribution_fidelity(
     Example:
         >>> import torch
         >>> images = torch.rand(4, 3, 8, 8)
-        >>> score = attribution_fidelity(nn.Conv2d(3, 1, 1), "saliency", images, task="depth")
+        >>> score = attribution_fidelity(nn.Conv2d(3, 1, 1), "edges", images, task="depth")
         >>> len(score), score.unresponsive
         (4, 0)
     """
@@ -102,7 +102,7 @@ def faithfulness_estimate(
 
     Example:
         >>> import torch
-        >>> faithfulness_estimate(nn.Conv2d(3, 1, 1), "saliency", torch.rand(4, 3, 8, 8), task="depth").groups
+        >>> faithfulness_estimate(nn.Conv2d(3, 1, 1), "edges", torch.rand(4, 3, 8, 8), task="depth").groups
         16
     """
     evaluation = as_evaluation(subject, images, options)

@@ -110,7 +110,7 @@ class Subject(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}")
-        raw = self.module(images)
+        raw = self.module(images.clone())  # a copy, because a model may write on its input
         output = raw if self.card.output is None else self.card.output(raw)
         if not isinstance(output, Tensor):
             raise ModelOutputError(
@@ -141,10 +141,11 @@ class Subject(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and values of all parameters and buffers, 16 hex digits."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.module.state_dict().items()):
-            if isinstance(value, Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        tensors: dict[str, Tensor] = {**dict(self.module.named_parameters(remove_duplicate=False))}
+        tensors |= dict(self.module.named_buffers(remove_duplicate=False))  # also those that no state dict holds
+        for name, value in sorted(tensors.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -157,7 +158,7 @@ class Subject(nn.Module):
 
 def slug(name: str) -> str:
     """`name` in the letters [A-Za-z0-9_.-]."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or "unnamed"
 
 
 def describe(

@@ -120,6 +120,8 @@ def depth_in_mask(mask: Tensor) -> Target:
         raise ValueError("depth_in_mask: the mask selects no pixel")
 
     def target(output: Tensor) -> Tensor:
+        if output.shape[-2:] != mask.shape:
+            raise ValueError(f"depth_in_mask: the mask is {tuple(mask.shape)}, the output {tuple(output.shape)}")
         return output[..., mask.to(output.device, torch.bool)].flatten(1).mean(1)
 
     return target
@@ -127,7 +129,9 @@ def depth_in_mask(mask: Tensor) -> Target:
 
 def depth_quantile(q: float) -> Target:
     """Target: the q-quantile of the predicted depth, 0 <= q <= 1."""
-    return lambda output: output.flatten(1).quantile(q, dim=1)
+    if not 0 <= q <= 1:
+        raise ValueError(f"depth_quantile: q must be between 0 and 1, not {q}")
+    return lambda output: at_least_float32(output).flatten(1).quantile(q, dim=1)
 
 
 def log_depth(output: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ class Method:
             attribution = attribution[:, 0]
         if tuple(attribution.shape) not in ((batch, channels, height, width), (batch, height, width)):
             raise ValueError(
-                f"method {self} returned {tuple(attribution.shape)} for images {tuple(images.shape)}; an attribution is "
-                "(B, C, H, W) or (B, H, W), at the size of the images"
+                f"method {self} returned {tuple(attribution.shape)} for images {tuple(images.shape)}; an attribution "
+                "is (B, C, H, W) or (B, H, W), at the size of the images"
             )
         return attribution.detach().to(images.device)
 
@@ -134,7 +134,7 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
         found = Method(getattr(what, "__name__", type(what).__name__), what)
     else:
         raise TypeError(f"method must be a name, an xa.method(...) or a callable, not {type(what).__name__}")
-    registry.bind("method", found.name, parameters, _parameters(found.function))
+    registry.bind("method", found.name, parameters, registry.keywords(found.function, skip=3, given=KEYED))
     return Method(
         found.name,
         found.function,
@@ -144,14 +144,6 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
         found.gradient,
         found.passes,
     )
-
-
-def _parameters(function: Callable[..., Any]) -> set[str] | None:
-    """The names that users may set; None if the function takes any."""
-    signature = list(inspect.signature(function).parameters.values())
-    if any(p.kind is p.VAR_KEYWORD for p in signature):
-        return None
-    return {p.name for p in signature[3:] if p.name not in KEYED}
 
 
 def register_method(

@@ -19,9 +19,10 @@ def input_gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_(True)
         values = target(model(inputs))
-        if tuple(values.shape) != (len(images),):
+        if not isinstance(values, Tensor) or tuple(values.shape) != (len(images),):
+            got = tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
             raise ModelOutputError(
-                f"the target must be one number an image, ({len(images)},), not {tuple(values.shape)}; "
+                f"the target must be one number an image, a tensor ({len(images)},), not {got}; "
                 "flatten and average what remains"
             )
         gradient = None

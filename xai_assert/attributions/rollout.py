@@ -8,11 +8,13 @@ adjoint of average pooling. (Row sums of M are constant: a transposed rollout is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap, ExposesAttention
 from xai_assert.attributions.base import register_method
@@ -45,28 +47,47 @@ def attention_rollout(model: Subject, images: Tensor, target: Target, *, fusion:
         )
     height, width = images.shape[-2:]
     taps = module.attention_taps(height, width)
+    check_tokens(taps, model.name)
     heatmap = roll_out(capture(model, images, taps), taps, fusion)
     return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
+def check_tokens(taps: Sequence[AttentionTap], name: str) -> None:
+    """Refuse taps in which a token of the stage is missing or stands twice: the map would be wrong without a word."""
+    if not taps:
+        raise NotApplicableError(f"attention_rollout does not apply to {name}: its attention_taps returned no layer")
+    for i, tap in enumerate(taps):
+        count = tap.prefix + tap.grid[0] * tap.grid[1]
+        real = tap.tokens[tap.tokens >= 0].long()
+        if not torch.equal(real.sort().values, torch.arange(count, device=real.device)):
+            raise NotApplicableError(
+                f"attention_rollout: tokens of layer {i} of {name} must hold each of 0..{count - 1} once "
+                f"({tap.prefix} prefix tokens and a grid of {tap.grid}), and -1 for padding"
+            )
+
+
 def capture(model: Subject, images: Tensor, taps: Sequence[AttentionTap]) -> list[Tensor]:
     """The attention (B, G, heads, N, N) of every tap, in one forward pass."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(index: int):  # type: ignore[no-untyped-def]
-        return lambda module, inputs, output: seen.__setitem__(index, output.detach())
-
-    with hooks(*(tap.module.register_forward_hook(keep(i)) for i, tap in enumerate(taps))), torch.no_grad():
+    seen: list[list[Any]] = [[] for _ in taps]
+    with ExitStack() as stack, torch.no_grad():
+        for tap, outputs in zip(taps, seen, strict=True):
+            stack.enter_context(hooks(tap.module.register_forward_hook(keeping(outputs))))
         model(images)
-    for i, tap in enumerate(taps):
-        expected = (len(images), *tap.tokens.shape[:1], tap.tokens.shape[1], tap.tokens.shape[1])
-        got = None if i not in seen else tuple(seen[i].shape)
-        if got is None or len(got) != 5 or (got[0], got[1], got[3], got[4]) != expected:
+    for i, (tap, outputs) in enumerate(zip(taps, seen, strict=True)):
+        groups, size = tap.tokens.shape
+        got = [tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__ for out in outputs]
+        if len(got) != 1 or len(got[0]) != 5 or got[0] != (len(images), groups, got[0][2], size, size):
             raise NotApplicableError(
-                f"attention_rollout: layer {i} of {model.name} gave {got or 'nothing'}, not (B, G, heads, N, N) with "
-                f"(B, G, N, N) = {expected}; a fused attention must be switched off to be seen"
+                f"attention_rollout: layer {i} of {model.name} gave {got or 'nothing'}, not once (B, G, heads, N, N) "
+                f"with B, G, N = {len(images)}, {groups}, {size}; a fused attention must be switched off to be seen, "
+                "and each layer needs a module of its own"
             )
-    return [at_least_float32(seen[i]) for i in range(len(taps))]
+    return [at_least_float32(outputs[0]) for outputs in seen]
+
+
+def keeping(outputs: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook that appends the module's output."""
+    return lambda module, inputs, output: outputs.append(output)
 
 
 def roll_out(attentions: Sequence[Tensor], taps: Sequence[AttentionTap], fusion: str) -> Tensor:
@@ -75,8 +96,10 @@ def roll_out(attentions: Sequence[Tensor], taps: Sequence[AttentionTap], fusion:
     places = attentions[-1].new_ones(len(attentions[-1]), grid[0] * grid[1])
     vector = F.pad(places, (prefix, 0))  # a prefix token starts with nothing: relevance reaches it through attention
     for attention, tap in zip(reversed(attentions), reversed(taps), strict=True):
-        if tap.grid != grid:
-            vector, grid = to_finer_grid(vector, grid, tap.grid), tap.grid
+        if (tap.grid, tap.prefix) != (grid, prefix):  # prefix tokens go through all stages that have them
+            before = F.pad(vector[:, :prefix], (0, tap.prefix - prefix))
+            vector = torch.cat([before, to_finer_grid(vector[:, prefix:], grid, tap.grid)], 1)
+            grid, prefix = tap.grid, tap.prefix
         vector = through_layer(vector, attention, tap.tokens.to(vector.device), fusion)
     return vector[:, prefix:].reshape(-1, *grid)
 
@@ -98,8 +121,8 @@ def through_layer(vector: Tensor, attention: Tensor, tokens: Tensor, fusion: str
 def to_finer_grid(vector: Tensor, coarse: tuple[int, int], fine: tuple[int, int]) -> Tensor:
     """Each parent shares equally among its existing children: the adjoint of average pooling."""
     steps = [-(-f // c) for f, c in zip(fine, coarse, strict=True)]
-    if any(-(-f // s) != c for f, s, c in zip(fine, steps, coarse, strict=True)) or vector.shape[1] != coarse[0] * coarse[1]:
-        raise NotApplicableError(f"attention_rollout: a grid of {fine} cannot be the parent stage of {coarse}")
+    if any(-(-f // s) != c for f, s, c in zip(fine, steps, coarse, strict=True)):
+        raise NotApplicableError(f"attention_rollout: a grid of {coarse} cannot have been pooled from one of {fine}")
     rows = torch.arange(fine[0], device=vector.device) // steps[0]
     columns = torch.arange(fine[1], device=vector.device) // steps[1]
     parent = (rows[:, None] * coarse[1] + columns).flatten()

@@ -18,13 +18,6 @@ AsrRule = Literal["relevant", "degrades"]
 
 UNEQUAL_CHANGE = 1.5  # one end changed this much more than the other: AF then mixes relevance with the size of it
 SATURATED = 0.5  # of the spread of the clean map: errors near it cannot tell two regions apart
-FLOOR = {torch.float16: 1e-2, torch.bfloat16: 1e-2}  # of max |f(x)|; below it an error is rounding
-FLOOR_FLOAT = 1e-5
-
-
-def floor_of(dtype: torch.dtype) -> float:
-    """The share of max |f(x)| below which an error counts as 0: 1e-5, in half precision 1e-2."""
-    return FLOOR.get(dtype, FLOOR_FLOAT)
 
 
 def fidelity(relevant: Tensor, irrelevant: Tensor) -> Tensor:
@@ -100,14 +93,10 @@ class FidelityScore(Score):
         provenance: dict[str, Any],
     ) -> FidelityScore:
         """From what `measure` returned for all images. See `xa.attribution_fidelity` for the arguments."""
-        check_choice("reference", reference, ("prediction", "ground_truth"))
-        check_choice("aggregate", aggregate, ("image", "set"))
-        check_choice("asr", asr, ("relevant", "degrades"))
+        check_rules(reference, aggregate, asr)
         truth = reference == "ground_truth"
         if truth and "clean_error" not in measured:
             raise ValueError("reference='ground_truth' needs ground_truth=, or a data set that has it")
-        if asr == "degrades" and not truth:
-            raise ValueError("asr='degrades' compares with the clean error, so it needs reference='ground_truth'")
         names = [f"{side}_truth_error" if truth else f"{side}_error" for side in ("relevant", "irrelevant")]
         relevant, irrelevant = (measured[name] for name in names)
         changes = [measured["relevant_error"], measured["irrelevant_error"]]
@@ -137,10 +126,10 @@ class FidelityScore(Score):
     @property
     def successes(self) -> Tensor:
         """1.0 where the attack on R succeeded: rel > irr, or with asr="degrades" rel > the clean error; (n,)."""
-        other = self.irrelevant_error
         if self.asr_rule == "degrades" and self.clean_error is not None:
-            other = self.clean_error
-        return ((self.relevant_error > other) & self.responsive).double()
+            moved = self.details["relevant_error"] >= self.details["floor"]  # else rounding decides
+            return ((self.relevant_error > self.clean_error) & moved).double()
+        return ((self.relevant_error > self.irrelevant_error) & self.responsive).double()
 
     @property
     def asr(self) -> float:
@@ -217,8 +206,16 @@ class FidelityScore(Score):
             return Score._statistic(*samples, axis=axis)
         relevant, irrelevant = (np.mean(s, axis=axis) for s in samples)
         total = relevant + irrelevant
-        result = np.where(total > 0, (relevant - irrelevant) / np.where(total > 0, total, 1.0), 0.0)
-        return float(result) if np.ndim(result) == 0 else result
+        return np.where(total > 0, (relevant - irrelevant) / np.where(total > 0, total, 1.0), 0.0)
+
+
+def check_rules(reference: Reference, aggregate: Aggregate, asr: AsrRule) -> None:
+    """Refuse an unknown reference, aggregate or asr, and a pair that does not go together."""
+    check_choice("reference", reference, ("prediction", "ground_truth"))
+    check_choice("aggregate", aggregate, ("image", "set"))
+    check_choice("asr", asr, ("relevant", "degrades"))
+    if asr == "degrades" and reference != "ground_truth":
+        raise ValueError("asr='degrades' compares with the clean error, so it needs reference='ground_truth'")
 
 
 def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

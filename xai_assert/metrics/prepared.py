@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from xai_assert.perturbations import Ranking
-from xai_assert.tasks import Task
+from xai_assert.attributions import Method, check_ranks, choose_target
+from xai_assert.batching import Batch, run_clean
+from xai_assert.errors import ModelOutputError
+from xai_assert.perturbations import Ranking, rank
+from xai_assert.randomness import ImageId
+from xai_assert.subject import Subject
+from xai_assert.tasks import Target, Task
 
 Measured = dict[str, Tensor]  # per-image scalars, (B,)
+
+FLOOR = {torch.float16: 1e-2, torch.bfloat16: 1e-2}  # of max |f(x)|; below it an error is rounding
+FLOOR_FLOAT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -19,12 +29,14 @@ class Prepared:
 
     `images` (B, C, H, W) on the subject's device; `predict` one forward pass, read by the task, without gradient;
     `clean` = predict(images); `truth` (B, H', W') or None; `floor` (B,) the error below which a change is rounding;
-    `unit` (1, C, 1, 1) one ImageNet standard deviation in the input.
+    `unit` (1, C, 1, 1) one ImageNet standard deviation in the input; `target` the scalar that is explained.
     """
 
     images: Tensor
+    image_ids: tuple[ImageId, ...]
     predict: Callable[[Tensor], Tensor]
     task: Task
+    target: Target
     clean: Tensor
     truth: Tensor | None
     floor: Tensor
@@ -32,3 +44,60 @@ class Prepared:
     attribution: Tensor
     heatmap: Tensor
     ranking: Ranking
+
+
+def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | None, seed: int) -> Prepared:
+    """One clean forward and one attribution of a batch.
+
+    Raises:
+        TypeError: the subject has no task.
+        ModelOutputError: the model fails, or returns NaN.
+        DegenerateHeatmapError: a heatmap is constant or not finite.
+    """
+    task = subject.card.task
+    if task is None:
+        raise TypeError(
+            f"{subject.name} does not say what its output means, so no error can be taken of it; "
+            "pass task='depth', or make a subject with xa.describe"
+        )
+    images = batch.images.to(subject.device)
+    output = run_clean(subject, images)
+    clean = task.read(output)
+    check_finite(clean.flatten(1), batch.ids, subject)
+    target = choose_target(subject, target, output)
+    attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=seed)
+    heatmap = method.heatmap(attribution)
+    check_ranks(heatmap, batch.ids, method)
+    return Prepared(
+        images,
+        batch.ids,
+        functools.partial(predicted, subject, task.read),
+        task,
+        target,
+        clean,
+        truth=None if batch.ground_truth is None else batch.ground_truth.to(clean),
+        floor=max(floor_of(images.dtype), floor_of(output.dtype)) * task.magnitude(clean),
+        unit=subject.card.strength(images.shape[1]).to(images),
+        attribution=attribution,
+        heatmap=heatmap,
+        ranking=rank(heatmap, seed=seed, image_ids=batch.ids),
+    )
+
+
+def floor_of(dtype: torch.dtype) -> float:
+    """The share of max |f(x)| below which an error counts as 0: 1e-5, in half precision 1e-2."""
+    return FLOOR.get(dtype, FLOOR_FLOAT)
+
+
+def predicted(subject: Subject, read: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """One forward pass without gradient, read by the task."""
+    with torch.no_grad():
+        return read(subject(images))
+
+
+def check_finite(values: Tensor, image_ids: Sequence[ImageId], subject: Subject, where: str = "") -> None:
+    """Refuse a model whose output made a row of `values` (B, n) NaN or infinite."""
+    finite = torch.isfinite(values).all(1).tolist()
+    if not all(finite):
+        bad = [str(i) for i, ok in zip(image_ids, finite, strict=True) if not ok]
+        raise ModelOutputError(f"{subject.name} returned NaN or infinity for images {', '.join(bad[:5])}{where}")

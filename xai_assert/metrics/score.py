@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+import torch
 from torch import Tensor
 
 from xai_assert.randomness import ImageId
@@ -38,13 +39,13 @@ class Score:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", torch.as_tensor(self.values).detach().double().cpu())
+        object.__setattr__(self, "image_ids", tuple(self.image_ids))
         if self.values.ndim != 1 or len(self.values) != len(self.image_ids) or not len(self.values):
             raise ValueError(
                 f"score {self.metric!r}: values {tuple(self.values.shape)} must be one number for each of the "
                 f"{len(self.image_ids)} image_ids"
             )
-        object.__setattr__(self, "values", self.values.detach().double().cpu())
-        object.__setattr__(self, "image_ids", tuple(self.image_ids))
         if not bool(self.values.isfinite().all()):
             bad = [str(i) for i, v in zip(self.image_ids, self.values.tolist(), strict=True) if not math.isfinite(v)]
             raise ValueError(f"score {self.metric!r} is not finite for images {', '.join(bad[:5])}")
@@ -63,7 +64,7 @@ class Score:
     @property
     def value(self) -> float:
         """The score of the set, which a gate compares with its bound: the mean, if nothing else is said."""
-        return self._statistic(*self._samples())
+        return float(self._statistic(*self._samples()))
 
     @property
     def standard_error(self) -> float:
@@ -109,7 +110,7 @@ class Score:
             "higher_is_better": self.higher_is_better,
             "n": len(self),
             "interval95": list(self.interval(0.95)) if len(self) >= FEWEST else None,
-            "image_ids": list(self.image_ids),
+            "image_ids": [i if isinstance(i, int) else str(i) for i in self.image_ids],
             "values": self.values.tolist(),
             "provenance": self.provenance,
         }
@@ -121,5 +122,4 @@ class Score:
     @staticmethod
     def _statistic(*samples: np.ndarray, axis: int = -1) -> Any:
         """The set's value from the samples."""
-        result = np.mean(samples[0], axis=axis)
-        return float(result) if np.ndim(result) == 0 else result
+        return np.mean(samples[0], axis=axis)

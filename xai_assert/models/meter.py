@@ -3,15 +3,20 @@
 Submodule names are those of the official checkpoints, so that these load strictly; the numbers are the published ones.
 """
 
+# mypy: disable-error-code="no-any-return"
+# (to mypy, what a submodule returns is Any)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap, patch_positions
+from xai_assert.errors import UnknownNameError
 
 PATCH = 2
 HEADS, HEAD_WIDTH = 4, 8
@@ -118,7 +123,7 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         attention, mlp = PreNorm(dim, Attention(dim)), PreNorm(dim, FeedForward(dim, hidden))
-        self.layers = nn.ModuleList([nn.ModuleList([attention, mlp])])
+        self.layers: Any = nn.ModuleList([nn.ModuleList([attention, mlp])])
 
     def forward(self, x: Tensor) -> Tensor:
         for attention, mlp in self.layers:
@@ -155,7 +160,7 @@ class Encoder(nn.Module):
         plan += [(c[3], c[4], 2), (c[5], c[6], 2), (c[7], c[8], 2)]
         self.mv2 = nn.ModuleList([MV2Block(i, o, stride, size.expansion) for i, o, stride in plan])
         blocks = zip((c[5], c[7], c[9]), size.dims, MLP_RATIOS, strict=True)
-        self.mvit = nn.ModuleList([MobileViTBlock(*block) for block in blocks])
+        self.mvit: Any = nn.ModuleList([MobileViTBlock(*block) for block in blocks])
         self.conv2 = norm_relu(conv1x1(c[9], c[10]), c[10])
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -171,9 +176,7 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, skip: int) -> None:
         super().__init__()
         half = inputs // 2
-        self.conv2d_transpose = nn.ConvTranspose2d(
-            inputs, half, 3, stride=2, padding=1, output_padding=1, bias=False
-        )
+        self.conv2d_transpose = nn.ConvTranspose2d(inputs, half, 3, stride=2, padding=1, output_padding=1, bias=False)
         self.end_up_layer = nn.Sequential(SeparableConv(half + skip, half), nn.ReLU())
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -214,6 +217,8 @@ class Meter(nn.Module):
 
     def __init__(self, size: str = "xxs") -> None:
         super().__init__()
+        if size not in SIZES:
+            raise UnknownNameError("METER size", size, SIZES)
         self.encoder = Encoder(SIZES[size])
         self.decoder = Decoder(SIZES[size])
 

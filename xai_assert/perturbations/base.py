@@ -54,7 +54,7 @@ class Perturbation:
         context = {"card": card, "image_ids": image_ids, "seed": seed, "gradient": gradient}
         wanted = inspect.signature(self.function).parameters
         known = {key: value for key, value in context.items() if key in wanted}
-        perturbed = self.function(images, **known, **self.parameters)
+        perturbed = self.function(images.clone(), **known, **self.parameters)  # a function may write on its argument
         if not isinstance(perturbed, Tensor) or perturbed.shape != images.shape:
             got = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
             raise ValueError(f"perturbation {self} returned {got} for images {tuple(images.shape)}; it must be alike")
@@ -80,8 +80,7 @@ def perturbation(what: str | Perturbation, **parameters: Any) -> Perturbation:
         parameters = {**given, **parameters}
     else:
         raise TypeError(f"perturbation must be a name or an xa.perturbation(...), not {type(what).__name__}")
-    names = list(inspect.signature(found.function).parameters)[1:]
-    registry.bind("perturbation", found.name, parameters, set(names) - set(CONTEXT))
+    registry.bind("perturbation", found.name, parameters, registry.keywords(found.function, skip=1, given=CONTEXT))
     return Perturbation(found.name, found.function, parameters, found.gradient, found.single_step)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from torch import Tensor
 from xai_assert import randomness
 from xai_assert.errors import TiedHeatmapWarning
 from xai_assert.randomness import ImageId
+
+UP = decimal.Context(prec=3, rounding=decimal.ROUND_CEILING)  # rounded down, the fraction would not be usable
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def pixel_count(fraction: float, size: tuple[int, int]) -> int:
     if count == 0:
         raise ValueError(
             f"fraction {fraction} of {size[0]}x{size[1]} pixels selects none; "
-            f"the smallest usable fraction is {0.5 / pixels:.3g}"
+            f"the smallest usable fraction is {UP.divide(1, 2 * pixels)}"
         )
     if count > pixels // 2:
         raise ValueError(f"fraction {fraction} of {size[0]}x{size[1]} pixels makes R and I overlap; use a smaller one")

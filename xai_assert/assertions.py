@@ -1,0 +1,167 @@
+"""assert_*: compare, explain, record."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_assert.batching import Samples
+from xai_assert.evaluation import Evaluation
+from xai_assert.explain import Control, explain
+from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
+from xai_assert.metrics.faithfulness import GROUPS, Mode
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
+from xai_assert.perturbations import Perturbation
+from xai_assert.reporting import record
+from xai_assert.scores import Subjectlike, as_evaluation, attribution_fidelity, faithfulness_estimate
+from xai_assert.verdicts import Bound, judge
+
+WORST = 3
+
+
+def assert_attribution_fidelity(
+    subject: Subjectlike,
+    method: Any,
+    images: Tensor | Samples | None = None,
+    *,
+    min_af: float | None = None,
+    max_af: float | None = None,
+    confidence: float | None = None,
+    beats: str | None = None,
+    perturbation: str | Perturbation = "gaussian_noise",
+    fraction: float = 0.05,
+    reference: Reference = "prediction",
+    aggregate: Aggregate = "image",
+    asr: AsrRule = "relevant",
+    **options: Any,
+) -> FidelityScore:
+    """Assert a bound on the attribution fidelity; see `xa.attribution_fidelity` for what is measured.
+
+    Args:
+        min_af, max_af: bounds on the score of the set.
+        confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random" asks for a mean AF above 0 by an exact sign-flip test (needs 5 images).
+        (the others): as for `xa.attribution_fidelity`.
+
+    Returns:
+        The score, to look at or to assert more of.
+
+    Raises:
+        AssertionError: the bound is not met or not decided, or more than half of the images are unresponsive. It
+            carries `.score` and `.worst`, the worst images on the CPU by id.
+        TypeError: no bound was given.
+
+    Example:
+        >>> from torch import nn
+        >>> assert_attribution_fidelity(
+        ...     nn.Conv2d(3, 1, 3), "saliency", torch.rand(8, 3, 8, 8), task="depth", min_af=-1
+        ... ).metric
+        'af'
+    """
+    __tracebackhide__ = True
+    bound = Bound(min_af, max_af, confidence, beats, label="_af")
+    evaluation = as_evaluation(subject, images, options)
+    measure = functools.partial(
+        attribution_fidelity,
+        evaluation,
+        perturbation=perturbation,
+        fraction=fraction,
+        reference=reference,
+        aggregate=aggregate,
+        asr=asr,
+    )
+    score = measure(method)
+    settle(score, bound, evaluation, control=lambda: measure("random"))
+    return score
+
+
+def assert_faithfulness_estimate(
+    subject: Subjectlike,
+    method: Any,
+    images: Tensor | Samples | None = None,
+    *,
+    min_fe: float | None = None,
+    max_fe: float | None = None,
+    confidence: float | None = None,
+    perturbation: str | Perturbation = "gaussian_noise",
+    groups: int = GROUPS,
+    mode: Mode = "single",
+    **options: Any,
+) -> FaithfulnessScore:
+    """Assert a bound on the faithfulness estimate; see `xa.faithfulness_estimate` for what is measured.
+
+    Args:
+        min_fe, max_fe: bounds on the score of the set.
+        confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        (the others): as for `xa.faithfulness_estimate`.
+
+    Raises:
+        AssertionError: the bound is not met or not decided; it carries `.score` and `.worst`.
+        TypeError: no bound was given.
+
+    Example:
+        >>> from torch import nn
+        >>> images = torch.rand(4, 3, 8, 8)
+        >>> assert_faithfulness_estimate(nn.Conv2d(3, 1, 1), "saliency", images, task="depth", min_fe=-1).mode
+        'single'
+    """
+    __tracebackhide__ = True
+    bound = Bound(min_fe, max_fe, confidence, label="_fe")
+    evaluation = as_evaluation(subject, images, options)
+    measure = functools.partial(
+        faithfulness_estimate, evaluation, perturbation=perturbation, groups=groups, mode=mode
+    )
+    score = measure(method)
+    settle(score, bound, evaluation, control=lambda: measure("random"))
+    return score
+
+
+def assert_score(
+    score: Score,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    confidence: float | None = None,
+    beats: str | None = None,
+) -> Score:
+    """Assert a bound on any score, of your own too: compare, explain, record.
+
+    Raises:
+        AssertionError: the bound is not met or not decided; it carries `.score`.
+        TypeError: no bound was given.
+
+    Example:
+        >>> mine = Score(torch.tensor([0.4, 0.6]), ("a", "b"), "agreement")
+        >>> assert_score(mine, min=0.3)
+        <Score agreement 0.500 over 2 images>
+    """
+    __tracebackhide__ = True
+    if not isinstance(score, Score):
+        raise TypeError(f"score must be an xa.Score, not {type(score).__name__}; wrap your numbers in one")
+    settle(score, Bound(min, max, confidence, beats))
+    return score
+
+
+def settle(
+    score: Score, bound: Bound, evaluation: Evaluation | None = None, *, control: Control | None = None
+) -> None:
+    """Judge, record, and raise with the explanation if it did not pass."""
+    __tracebackhide__ = True
+    verdict = judge(score, bound)
+    if record.current():
+        gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
+        record.add(record.make_record({score.metric: score}, [gate], verdict.outcome))
+    if verdict.outcome != "pass":
+        raise failure(score, explain(score, bound, verdict, control), evaluation)
+
+
+def failure(score: Score, text: str, evaluation: Evaluation | None) -> AssertionError:
+    """A plain AssertionError (a subclass would hide its first line in pytest's summary) that carries the evidence."""
+    error = AssertionError(text)
+    error.score = score  # type: ignore[attr-defined]
+    ids = [i for i, _ in score.worst(WORST)] if evaluation else []
+    error.worst = {i: evaluation.image(i).cpu().clone() for i in ids} if evaluation else {}  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,89 @@
+"""The failure text: about eight lines, of which the first says enough alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xai_assert.attributions.controls import CONTROLS
+from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
+from xai_assert.reporting import record
+from xai_assert.verdicts import Bound, Verdict
+
+NAMES = {"af": "attribution fidelity", "asr": "attack success rate", "fe": "faithfulness estimate"}
+
+
+Control = Callable[[], Score]
+
+
+def explain(score: Score, bound: Bound, verdict: Verdict, control: Control | None = None) -> str:
+    """What was compared, by how much it missed, on which images, beside what control, and how to run it again."""
+    lines = [f"{headline(score)}, {verdict.because}", images_line(score, bound)]
+    if isinstance(score, FidelityScore):
+        lines.append(errors_line(score))
+        lines += ["marks: " + "; ".join(score.marks)] if score.marks else []
+    if isinstance(score, FaithfulnessScore) and score.degenerate:
+        lines.append(f"without variance (FE counted as 0): {score.degenerate} of {len(score)} images")
+    lines += [control_line(score, control)] if control else []
+    lines.append(circumstances(score))
+    lines.append(f"reproduce: {reproduce(score)}")
+    return "\n  ".join(line for line in lines if line)
+
+
+def headline(score: Score) -> str:
+    """`attribution fidelity of meter-xxs-nyu / saliency under gaussian_noise at 5% is 0.123 on 20 images`."""
+    about = score.provenance
+    name = NAMES.get(score.metric, score.metric)
+    what = f" of {about['model']} / {about['method']}" if "model" in about and "method" in about else ""
+    under = f" under {about['perturbation']}" if "perturbation" in about else ""
+    at = f" at {about['fraction']:.3g} of the pixels" if "fraction" in about else ""
+    unit = f" {score.unit}" if score.unit else ""
+    return f"{name}{what}{under}{at} is {score.value:.3f}{unit} on {len(score)} image{'s' * (len(score) != 1)}"
+
+
+def images_line(score: Score, bound: Bound) -> str:
+    """How many images miss the bound on their own, and the worst."""
+    worst = ", ".join(f"{i} {value:.3f}" for i, value in score.worst())
+    limit, word = (bound.min, "below") if bound.min is not None else (bound.max, "above")
+    if limit is None:
+        return f"worst images: {worst}"
+    missed = int((score.values < limit).sum() if word == "below" else (score.values > limit).sum())
+    return f"images {word} the bound: {missed} of {len(score)} ({missed / len(score):.0%}); worst: {worst}"
+
+
+def errors_line(score: FidelityScore) -> str:
+    unit = score.unit_of_error or "output units"
+    rel, irr = float(score.relevant_error.mean()), float(score.irrelevant_error.mean())
+    return f"mean error in {unit} after perturbing R: {rel:.4g}, I: {irr:.4g}; ASR {score.asr:.2f}"
+
+
+def control_line(score: Score, control: Control) -> str:
+    """The random control on the same images: computed now, on failure alone, so that a pass costs nothing more."""
+    if score.provenance.get("method") in CONTROLS:
+        return ""
+    try:
+        return f"control on the same images: random {control().value:.3f}"
+    except Exception as error:  # the failure that is being explained must not be replaced by another
+        return f"control: could not be measured ({error})"
+
+
+def circumstances(score: Score) -> str:
+    about = score.provenance
+    words = [f"seed {about['seed']}"] if "seed" in about else []
+    words += [f"errors against the {about['reference'].replace('_', ' ')}"] if "reference" in about else []
+    words += [f"weights {about['weights']} ({about['fingerprint']})"] if "fingerprint" in about else []
+    words += [f"torch {about['versions']['torch']} on {about['device']}"] if "versions" in about else []
+    return "; ".join(words)
+
+
+def reproduce(score: Score) -> str:
+    """One line that measures this again: the test, or outside of one the call."""
+    test = record.current()
+    if test and test.reproduce:
+        return test.reproduce
+    about = score.provenance
+    if "method" not in about:
+        return f"xa.assert_score(score, ...) with the Score of {score.metric!r}"
+    function = "attribution_fidelity" if isinstance(score, FidelityScore) else "faithfulness_estimate"
+    names = ("perturbation", "fraction", "reference", "groups", "mode", "seed")
+    arguments = ", ".join(f"{name}={about[name]!r}" for name in names if name in about)
+    return f"xa.{function}(subject, {about['method']!r}, images, {arguments})"

@@ -1,0 +1,177 @@
+"""gates.toml: the thresholds of a release, and which cells they are for."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import fnmatch
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xai_assert import registry
+from xai_assert.errors import GatesError, UnknownNameError
+from xai_assert.metrics import Score
+from xai_assert.verdicts import Bound, judge
+
+PATTERNS = ("model", "method", "perturbation")
+
+
+@dataclass(frozen=True)
+class CellName:
+    """How a gate sees a cell: names with their parameters, as `gaussian_noise(sigma=0.4)`."""
+
+    model: str
+    method: str
+    perturbation: str
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"{self.model}+{self.method}+{self.perturbation}"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One [[gate]] table: a bound on a metric of the cells that its patterns (fnmatch) match.
+
+    `expect="fail"` with `until` is a waiver: the gate must fail, and may do so until that day.
+    """
+
+    metric: str
+    bound: Bound
+    model: str = "*"
+    method: str = "*"
+    perturbation: str = "*"
+    fraction: float | None = None
+    reason: str = ""
+    expect: str = "pass"
+    until: datetime.date | None = None
+
+    def matches(self, cell: CellName) -> bool:
+        """Whether this gate judges that cell."""
+        names = all(fnmatch.fnmatchcase(getattr(cell, name), getattr(self, name)) for name in PATTERNS)
+        return names and (self.fraction is None or math.isclose(self.fraction, cell.fraction, rel_tol=1e-9))
+
+    def waived(self, today: datetime.date) -> bool:
+        """Whether failing is what is expected of it on that day."""
+        return self.expect == "fail" and (self.until is None or today <= self.until)
+
+    def __str__(self) -> str:
+        where = " ".join(f"{name}={getattr(self, name)!r}" for name in PATTERNS)
+        return f"gate metric={self.metric!r} {where}"
+
+
+KEYS = {"metric", *PATTERNS, "fraction", "min", "max", "confidence", "beats", "reason", "expect", "until"}
+
+
+def read_gates(path: str | Path) -> list[Gate]:
+    """Read a gates file.
+
+    Raises:
+        GatesError: the file cannot be read, a key is unknown, a value is impossible, or a gate has no bound.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GatesError(f"gates file {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GatesError(f"gates file {path} is not TOML: {error}") from None
+    tables = content.get("gate")
+    if set(content) != {"gate"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise GatesError(f"gates file {path}: expected [[gate]] tables and nothing else, found {sorted(content)}")
+    return [_gate(table, f"{path}, gate {number}") for number, table in enumerate(tables, 1)]
+
+
+def _gate(table: Mapping[str, Any], where: str) -> Gate:
+    values = dict(table)
+    for key in values:
+        if key not in KEYS:
+            raise GatesError(f"{where}: {UnknownNameError('key', key, KEYS)}")
+    if "metric" not in values:
+        raise GatesError(f"{where}: needs metric=; known: {', '.join(registry.metrics.names())}")
+    for name in ("metric", *PATTERNS, "reason"):
+        if not isinstance(values.get(name, ""), str):
+            raise GatesError(f"{where}: {name} must be text, not {values[name]!r}")
+    fraction = values.get("fraction")
+    if fraction is not None and not (isinstance(fraction, float) and 0 < fraction <= 0.5):
+        raise GatesError(f"{where}: fraction must be above 0 and at most 0.5, not {fraction!r}")
+    if values.get("expect", "pass") not in ("pass", "fail"):
+        raise GatesError(f"{where}: expect must be 'pass' or 'fail', not {values['expect']!r}")
+    until = values.get("until")
+    if isinstance(until, str):
+        try:
+            values["until"] = datetime.date.fromisoformat(until)
+        except ValueError:
+            raise GatesError(f"{where}: until must be a date such as 2027-06-30, not {until!r}") from None
+    elif until is not None and type(until) is not datetime.date:
+        raise GatesError(f"{where}: until must be a date such as 2027-06-30, not {until!r}")
+    if until is not None and values.get("expect") != "fail":
+        raise GatesError(f"{where}: until goes with expect = 'fail'")
+    try:
+        registry.metrics.get(values["metric"])
+        bound = Bound(*(values.pop(name, None) for name in ("min", "max", "confidence", "beats")))
+    except (TypeError, ValueError) as error:
+        raise GatesError(f"{where}: {error}") from None
+    return Gate(bound=bound, **values)
+
+
+def check_gates_match(
+    gates: Sequence[Gate], cells: Iterable[CellName], *, narrowed: Mapping[str, Iterable[str]], path: str | Path
+) -> None:
+    """Refuse a gate that no cell of this run can ever meet: most likely a misspelt name.
+
+    Args:
+        gates: of one file.
+        cells: of this run.
+        narrowed: for the dimensions that the user narrowed in this run, all names that exist besides.
+        path: of the file, for the text.
+
+    Raises:
+        GatesError: naming the gate and the nearest name.
+    """
+    cells = list(cells)
+    for gate in gates:
+        known = {name: [n for n in names if fnmatch.fnmatchcase(n, getattr(gate, name, ""))] for name, names in narrowed.items()}
+        loose = {name: "*" for name in PATTERNS if known.get(name)}
+        wide = dataclasses.replace(gate, fraction=None if "fraction" in narrowed else gate.fraction, **loose)
+        if not any(wide.matches(cell) for cell in cells):
+            raise GatesError(f"gates file {path}: {gate} matches no cell; {_misfit(wide, cells)}")
+
+
+def _misfit(gate: Gate, cells: Sequence[CellName]) -> str:
+    for name in PATTERNS:
+        known = sorted({getattr(cell, name) for cell in cells})
+        if not any(fnmatch.fnmatchcase(value, getattr(gate, name)) for value in known):
+            return str(UnknownNameError(name, getattr(gate, name), known))
+    fractions = sorted({cell.fraction for cell in cells})
+    return f"fraction {gate.fraction} is not among those of this run: {', '.join(map(str, fractions))}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A gate's word on a cell. `outcome`: pass, fail, undecided, or waived (failed as expected)."""
+
+    gate: Gate
+    outcome: str
+    because: str = ""
+
+    @property
+    def red(self) -> bool:
+        return self.outcome not in ("pass", "waived")
+
+
+def judge_gate(gate: Gate, score: Score, today: datetime.date | None = None) -> Judged:
+    """The verdict on a score, with the waiver: expected failures that do not fail are failures."""
+    today = today or datetime.date.today()
+    verdict = judge(score, gate.bound)
+    if gate.expect != "fail":
+        return Judged(gate, verdict.outcome, verdict.because)
+    if not gate.waived(today):
+        words = f"the waiver ended on {gate.until}"
+        return Judged(gate, verdict.outcome, f"{verdict.because}; {words}" if verdict.because else "")
+    if verdict.outcome == "pass":
+        return Judged(gate, "fail", f"meets {gate.bound} although expect = 'fail': remove the waiver")
+    return Judged(gate, "waived", verdict.because)

@@ -1,0 +1,65 @@
+"""Models by name. Importing this package registers our own; `load_model` makes a subject of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from xai_assert.models import published  # noqa: F401  (it registers)
+from xai_assert.models.builders import build, register_model
+from xai_assert.models.checkpoints import load_checkpoint
+from xai_assert.models.devices import resolve_device
+from xai_assert.subject import Subject
+
+__all__ = ["load_checkpoint", "load_model", "register_model", "resolve_device"]
+
+
+def load_model(
+    spec: str,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    *,
+    seed: int = 0,
+    name: str | None = None,
+) -> Subject:
+    """A subject by name: in evaluation mode, its parameters frozen, on the device. The caller's random state stays.
+
+    Args:
+        spec: a registered name (`meter-xxs-nyu`, `meter-s-kitti`, ...; `meter-xxs` is the one for NYU), or
+            "module:factory": a function without arguments, or with `weights=`, that returns what `xa.describe` returns.
+        weights: a path; the name of published weights ("nyu", "kitti"), which are downloaded once; or None. METER is
+            then drawn from `seed`, and its name ends in "-random".
+        device: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:N", "mps", or a torch.device.
+        seed: of whatever the builder draws.
+        name: how results and gates call the subject, in place of its own name.
+
+    Raises:
+        UnknownNameError: nobody registered `spec`; the nearest name is in the text.
+        CheckpointError: a weights file that is missing, damaged or of another network, or that cannot be downloaded.
+        ImportError: the module of "module:factory" cannot be imported; the text says why.
+        TypeError: the factory takes no `weights`, or returns no subject.
+        ValueError: no such device, or a `spec` of another form.
+
+    Example:
+        >>> load_model("meter-xxs", device="cpu")
+        <Subject meter-xxs-nyu-random: depth in cm, Meter, 713,464 parameters on cpu>
+    """
+    place = resolve_device(device)
+    with torch.inference_mode(False), _seeded(seed):
+        subject = build(spec, weights)
+    if name is not None:
+        subject = Subject(subject.module, dataclasses.replace(subject.card, name=name))
+    return subject.to(place).eval().requires_grad_(False)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The CPU generator alone is seeded: torch.manual_seed would also leave its mark on a CUDA not yet started."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        yield

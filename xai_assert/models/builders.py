@@ -1,0 +1,101 @@
+"""Functions that make subjects: registered under a name, or named as "module:factory"."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from xai_assert.errors import UnknownNameError
+from xai_assert.registry import models
+from xai_assert.subject import Subject
+
+Builder = TypeVar("Builder", bound=Callable[..., Subject])
+REMEDY = "return xa.describe(module, name=..., task=..., mean=..., std=...)"
+
+
+def register_model(name: str, *, replace: bool = False) -> Callable[[Builder], Builder]:
+    """Register a function that makes a subject, for `xa.load_model(name)`.
+
+    The function is called without arguments, with torch's CPU generator seeded; it may take `weights=` (a path or a
+    word), and is then given what the user asks for.
+
+    Raises:
+        ValueError: the name is taken and `replace` is false.
+
+    Example:
+        >>> from torch import nn
+        >>> import xai_assert as xa
+        >>> with xa.registry.isolated():
+        ...     @register_model("pixelwise")
+        ...     def pixelwise():
+        ...         return xa.describe(nn.Conv2d(3, 1, 1), name="pixelwise", task="depth")
+        ...     xa.load_model("pixelwise", device="cpu")
+        <Subject pixelwise: depth, Conv2d, 4 parameters on cpu>
+    """
+
+    def register(builder: Builder) -> Builder:
+        models.register(name, builder, replace=replace)
+        return builder
+
+    return register
+
+
+def build(spec: str, weights: str | os.PathLike[str] | None) -> Subject:
+    """Call the builder that `spec` names; see `xa.load_model` for what it raises."""
+    builder = _find(spec)
+    given = {} if weights is None else {"weights": weights}
+    try:
+        signature = inspect.signature(builder)
+        signature.bind(**given)
+    except TypeError as error:
+        takes = f"{spec}{signature}"
+        remedy = "leave weights out, or give the function a parameter `weights`" if given else "give it defaults"
+        raise TypeError(f"model {takes} cannot be called with {given or 'no arguments'}: {error}; {remedy}") from None
+    subject = builder(**given)
+    if not isinstance(subject, Subject):
+        raise TypeError(f"model {spec!r} returned a {type(subject).__name__}, not a subject; {REMEDY}")
+    return subject
+
+
+def _find(spec: str) -> Callable[..., Any]:
+    if not isinstance(spec, str):
+        raise TypeError(
+            f"spec must be a registered name or 'module:factory', not a {type(spec).__name__}; "
+            "a module of your own becomes a subject with xa.describe"
+        )
+    if spec.startswith(("timm/", "hf/")) and spec not in models.names():
+        library = {"timm": "timm", "hf": "Hugging Face"}[spec.partition("/")[0]]
+        raise ValueError(
+            f"model {spec!r}: models of {library} by name are not supported in this version; make one in a function "
+            f"of your own ({REMEDY}) and give that as 'module:factory'"
+        )
+    if ":" in spec and spec not in models.names():
+        return _imported(spec)
+    builder: Callable[..., Any] = models.get(spec)
+    return builder
+
+
+def _imported(spec: str) -> Callable[..., Any]:
+    home, _, name = spec.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in home.split(".")):
+        raise ValueError(f"model {spec!r} is not of the form package.module:factory (a dotted name, not a file)")
+    try:
+        module = importlib.import_module(home)
+    except ImportError as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and f"{home}.".startswith(f"{error.name}."):
+            hint = "; install it, or put its folder on PYTHONPATH (python -m pytest adds the current folder)"
+        raise ImportError(f"model {spec!r}: cannot import {home}: {error}{hint}", name=error.name) from error
+    if not hasattr(module, name):
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == home]
+        raise UnknownNameError(f"factory in {home}", name, own)
+    factory = getattr(module, name)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise TypeError(f"model {spec!r} is a {type(factory).__name__}, not a function; write one: {REMEDY}")
+    found: Callable[..., Any] = factory
+    return found

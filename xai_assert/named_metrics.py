@@ -1,0 +1,122 @@
+"""Metrics by name, as gates ask for them: evaluation, method, perturbation, fraction -> Score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from xai_assert import registry
+from xai_assert.cells import Cell, FaithfulnessCell, FidelityCell
+from xai_assert.errors import NotApplicableError
+from xai_assert.evaluation import Evaluation
+from xai_assert.metrics import Score
+from xai_assert.perturbations import Perturbation
+
+Measure = Callable[[Evaluation, Any, Perturbation, float], Score]
+Plan = Callable[[Perturbation, float], list[Cell]]
+
+
+def _nothing(perturbation: Perturbation, fraction: float) -> list[Cell]:
+    return []
+
+
+@dataclass(frozen=True)
+class NamedMetric:
+    """A metric that a gate can name. `about` is "explanation", or "run" for what must hold for any numbers at all;
+    `cells` are what the evaluation should compute in the same pass as everything else."""
+
+    name: str
+    measure: Measure
+    about: Literal["explanation", "run"] = "explanation"
+    cells: Plan = field(default=_nothing)
+
+
+def register_metric(
+    name: str, *, about: Literal["explanation", "run"] = "explanation", cells: Plan = _nothing, replace: bool = False
+) -> Callable[[Measure], Measure]:
+    """Decorator: give `(evaluation, method, perturbation, fraction) -> Score` a name that gates can use.
+
+    Raises:
+        ValueError: the name is taken and `replace` is not set.
+
+    Example:
+        >>> from xai_assert import registry
+        >>> with registry.isolated():
+        ...     @register_metric("worst_af")
+        ...     def worst_af(evaluation, method, perturbation, fraction):
+        ...         score = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+        ...         return Score(score.values.min().reshape(1), ("set",), "worst_af")
+        ...     "worst_af" in registry.metrics.names()
+        True
+    """
+
+    def decorate(measure: Measure) -> Measure:
+        registry.metrics.register(name, NamedMetric(name, measure, about, cells), replace=replace)
+        return measure
+
+    return decorate
+
+
+def _fidelity(perturbation: Perturbation, fraction: float) -> list[Cell]:
+    return [FidelityCell(perturbation, fraction)]
+
+
+@register_metric("af", cells=_fidelity)
+def af(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Attribution fidelity."""
+    return evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+
+
+@register_metric("asr", cells=_fidelity)
+def asr(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Attack success rate: an image counts 1 where rel > irr."""
+    found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+    return Score(found.successes, found.image_ids, "asr", provenance=found.provenance)
+
+
+@register_metric("fe", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation)])
+def fe(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Faithfulness estimate of single groups."""
+    return evaluation.faithfulness_estimate(method, perturbation=perturbation)
+
+
+@register_metric("fe_cumulative", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation, mode="cumulative")])
+def fe_cumulative(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Faithfulness estimate of cumulative groups."""
+    return evaluation.faithfulness_estimate(method, perturbation=perturbation, mode="cumulative")
+
+
+@register_metric("finite", about="run", cells=_fidelity)
+def finite(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """1 for an image whose heatmap, errors and AF are finite and whose prediction the perturbation moved, else 0."""
+    found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+    columns = [found.values, found.relevant_error, found.irrelevant_error]
+    good = torch.stack([column.isfinite() for column in columns]).all(0) & found.responsive
+    return Score(good.double(), found.image_ids, "finite", provenance=found.provenance)
+
+
+@register_metric("bias", about="run", cells=_fidelity)
+def bias(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Distance of the mean AF from 0, in standard errors: of a random map it is 0 but for chance."""
+    found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+    if found.standard_error == 0 and found.mean != 0:
+        raise ValueError(f"AF of {method} is {found.mean:.3f} on each of {len(found)} images: chance has no part in it")
+    distance = abs(found.mean) / found.standard_error if found.standard_error else 0.0
+    return Score(torch.tensor([distance]), ("all images",), "bias", "standard errors", False, found.provenance)
+
+
+@register_metric("passes", about="run", cells=_fidelity)
+def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Passes of the model that a method cost, over those that its cells need: more than 1 is waste."""
+    found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
+    expected, spent = evaluation.expected_passes(method), evaluation.passes_of(method)
+    if expected is None:
+        raise NotApplicableError(f"method {method} does not say how many passes it needs (register_method(passes=...))")
+    ratios = [
+        (spent.forward + spent.gradient) / (expected.forward + expected.gradient),
+        spent.gradient / expected.gradient if expected.gradient else 1.0 + spent.gradient,
+    ]
+    return Score(torch.tensor([max(ratios)]), ("all images",), "passes", "x needed", False, found.provenance)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: the record, results.json, the table at the end."""

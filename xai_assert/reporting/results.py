@@ -1,0 +1,58 @@
+"""results.json: everything that a run measured, in a versioned schema (docs/results.md)."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xai_assert.provenance import versions
+from xai_assert.reporting.record import Record
+
+SCHEMA = 1
+
+
+def summary(records: Sequence[Record]) -> collections.Counter[str]:
+    """How many cells got which verdict, and `judged`: those that a gate spoke on."""
+    counts = collections.Counter(record["verdict"] for record in records)
+    counts["judged"] = sum(bool(record["gates"]) for record in records)
+    return counts
+
+
+def document(records: Sequence[Record], *, complete: bool, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole file as plain JSON types. `complete` is False for an interrupted run."""
+    return {
+        "schema": SCHEMA,
+        "complete": complete,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "options": dict(options),
+        "summary": dict(summary(records)),
+        "cells": list(records),
+    }
+
+
+def write(content: Mapping[str, Any], path: Path) -> Path:
+    """Write to a temporary file and rename it, so that what stood there before is whole until the new one is.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path

@@ -1,0 +1,68 @@
+"""The table at the end of a run, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xai_assert.reporting.record import Record
+
+HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
+LEFT = {"model", "method", "perturbation", "verdict", "marks"}
+
+
+def table(records: Sequence[Record]) -> list[str]:
+    """One line a cell: errors after perturbing R and I, FE, ASR, AF with its interval, the verdict, and marks."""
+    explained = [record for record in records if not record.get("of_run")]
+    rows = [_row(record) for record in explained]
+    lines = _aligned([HEAD, *rows]) if rows else []
+    units = {s["unit_of_error"] for r in explained for s in r["scores"].values() if s.get("unit_of_error")}
+    if units:
+        lines.append(f"rel, irr: mean error after perturbing the most and the least relevant pixels, in {'/'.join(units)}")
+    return [*lines, *_soundness(records)]
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    scores = record["scores"]
+    af = scores.get("af")
+    fe = next((scores[name] for name in ("fe", "fe_cumulative") if name in scores), None)
+    others = [f"{n}={s['value']:.3f}" for n, s in scores.items() if n not in ("af", "fe", "fe_cumulative", "asr")]
+    perturbation = record["perturbation"] or ""
+    if record["fraction"] is not None:
+        perturbation += f" {100 * record['fraction']:.3g}%"
+    rel, irr = (_mean(af[f"{side}_error"]) if af else "" for side in ("relevant", "irrelevant"))
+    interval = "[{:+.2f}, {:+.2f}]".format(*af["interval95"]) if af and af["interval95"] else ""
+    asr = scores["asr"]["value"] if "asr" in scores else af["asr"] if af else None
+    return (
+        record["model"] or "",
+        record["method"] or "",
+        perturbation,
+        rel,
+        irr,
+        f"{fe['value']:+.2f}" if fe else "",
+        "" if asr is None else f"{asr:.2f}",
+        f"{af['value']:+.3f}" if af else "",
+        interval,
+        record["verdict"].upper() if record["verdict"] in ("fail", "error", "undecided") else record["verdict"],
+        "; ".join(others + record["marks"] + ([record["error"].splitlines()[0][:80]] if record["error"] else [])),
+    )
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.4g}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    keep = [i for i, width in enumerate(widths) if any(row[i] for row in rows[1:])]
+    pad = [str.ljust if HEAD[i] in LEFT else str.rjust for i in range(len(HEAD))]
+    return ["  ".join(pad[i](row[i], widths[i]) for i in keep).rstrip() for row in rows]
+
+
+def _soundness(records: Sequence[Record]) -> list[str]:
+    """One line for what must hold of the run itself."""
+    of_run = [record for record in records if record.get("of_run")]
+    if not of_run:
+        return []
+    bad = [f"{r['model']}+{r['method']}+{r['perturbation']}" for r in of_run if r["verdict"] not in ("pass", "waived")]
+    words = f"soundness: {len(of_run) - len(bad)} of {len(of_run)} gates on the run itself pass"
+    return [words + (f"; not: {', '.join(bad[:5])}" if bad else "")]

@@ -1,0 +1,201 @@
+"""The pytest plugin: options, fixtures, and what happens around each test.
+
+It is this package's `__init__` because an unrelated pytest run should import only `xai_assert` and this; everything
+heavy is imported where it is used (a test lists `sys.modules`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import xai_assert
+
+if TYPE_CHECKING:
+    import torch
+
+    from xai_assert.subject import Subject
+    from xai_assert.testing.gates import GateCheck
+    from xai_assert.testing.session import Images, XaiSession
+
+OPTIONS: dict[str, tuple[str, str | None, str]] = {
+    # name: (kind, default, help)
+    "device": ("one", "auto", "where models run: auto, cpu, cuda, cuda:N or mps"),
+    "model": ("many", "meter-xxs", "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable"),
+    "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
+    "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),
+    "fraction": ("many", "0.05", "share of the pixels called relevant, above 0 and at most 0.5; repeatable"),
+    "data": ("one", None, "folder of RGB + depth pairs, or HDF5 file; without it, pictures that the project generates"),
+    "depth-scale": ("one", "1000", "stored depth values per metre in PNG files: 1000 = millimetres, 256 = KITTI"),
+    "images": ("one", None, "use the first N images of the data"),
+    "seed": ("one", "0", "seed of everything drawn at random"),
+    "report": ("one", None, "folder for results.json (default: xai-report under the root, once a gate has run)"),
+    "gates": ("one", None, "gates.toml with the thresholds (default: the one of the suites)"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("xai", "xai-assert: tests for explanations")
+    for name, (kind, default, text) in OPTIONS.items():
+        many = kind == "many"
+        help_text = f"{text} [{default}]" if default else text
+        group.addoption(f"--xai-{name}", action="append" if many else "store", default=None, help=help_text)
+        ini = f"xai_{name.replace('-', '_')}"
+        parser.addini(ini, help_text, type="linelist" if many else "string", default=[] if many else "")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xai: an explainability gate of xai-assert")
+    config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped with a reason where there is none")
+    config.addinivalue_line("markers", "slow: takes minutes; the README lists how to run these")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Controller(config), "xai_assert_controller")
+
+
+def option(config: pytest.Config, name: str) -> Any:
+    """What the user asked for: the command line before the ini file; None, or [] for repeatable options, if nothing."""
+    given = config.getoption(f"--xai-{name}")
+    return given if given is not None else config.getini(f"xai_{name.replace('-', '_')}") or None
+
+
+def session_of(config: pytest.Config) -> XaiSession:
+    """Models, images and evaluations of this run, made when they are first needed."""
+    if _SESSION not in config.stash:
+        from xai_assert.testing.session import XaiSession
+
+        config.stash[_SESSION] = XaiSession(config)
+    return config.stash[_SESSION]
+
+
+_SESSION: pytest.StashKey[XaiSession] = pytest.StashKey()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if hasattr(metafunc.function, "xai_gates"):
+        from xai_assert.testing.gates import parametrize
+
+        parametrize(metafunc, session_of(metafunc.config))
+    elif "xai_model" in metafunc.fixturenames and len(option(metafunc.config, "model") or []) > 1:
+        models = session_of(metafunc.config).models
+        metafunc.parametrize("xai_model", models, indirect=True, ids=[m.id for m in models], scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if _SESSION in session.config.stash:
+        session_of(session.config).plan(session.items)
+
+
+@pytest.fixture(scope="session")
+def xai_device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of `--xai-device`."""
+    return session_of(request.config).device
+
+
+@pytest.fixture(scope="session")
+def xai_model(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """The model of `--xai-model`, a `Subject` on the device; loaded once, checked after each test to be unchanged."""
+    session = session_of(request.config)
+    subject = session.load(getattr(request, "param", None) or session.models[0])
+    yield subject
+    session.check_whole(subject)
+
+
+@pytest.fixture(scope="session")
+def xai_images(request: pytest.FixtureRequest, xai_model: Subject) -> Images:
+    """The images of `--xai-data`, preprocessed by the model's card: a lazy data set with a one-line repr."""
+    return session_of(request.config).images(xai_model)
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest, xai_model: Subject, xai_images: Images) -> GateCheck:
+    """One cell to judge, in tests decorated with `xa.parametrize_with_gates`."""
+    if not hasattr(request, "param"):
+        raise pytest.UsageError("the fixture `gate` goes with @xa.parametrize_with_gates(...)")
+    return session_of(request.config).gate(request.param, xai_model, xai_images)
+
+
+class RunningTest:
+    """See `xai_assert.reporting.record.RunningTest`."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        words = ["pytest", item.nodeid]
+        for name, (kind, _, _) in OPTIONS.items():
+            given = item.config.getoption(f"--xai-{name}")
+            if name != "report" and given is not None:
+                words += [f"--xai-{name}={value}" for value in (given if kind == "many" else [given])]
+        self.reproduce = shlex.join(words)
+        self.records: list[dict[str, Any]] = []
+
+
+_RUNNING: pytest.StashKey[RunningTest] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    running = item.stash[_RUNNING] = RunningTest(item)
+    token = xai_assert._running_test.set(running)
+    try:
+        return (yield)
+    finally:
+        xai_assert._running_test.reset(token)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    running = item.stash.get(_RUNNING, None)
+    records = running.records if running else []
+    is_gate = isinstance(item, pytest.Function) and hasattr(item.function, "xai_gates")
+    if records or is_gate:
+        from xai_assert.testing.reports import complete, set_properties
+
+        records = complete(item, call, records, is_gate)
+        if call.when == "call":  # before the report exists: JUnit reads the teardown report's copy
+            set_properties(item, records)
+    report = yield
+    if records and (call.when == "call" or report.outcome != "passed"):
+        report.xai_records = [record | {"nodeid": item.nodeid} for record in records]
+        records.clear()
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    if _SESSION in item.config.stash:
+        session_of(item.config).check_unchanged(getattr(item, "funcargs", {}).get("xai_model"))
+
+
+class Controller:
+    """The process that collects all reports: the table at the end, results.json, the exit status."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.records: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.records += getattr(report, "xai_records", [])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        wanted = option(self.config, "gates") or option(self.config, "report")
+        if self.config.option.collectonly or not (self.records or wanted):
+            return
+        from xai_assert.testing.reports import finish
+
+        self.notes, status = finish(self.config, self.records, int(exitstatus))
+        session.exitstatus = status
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not (self.records or self.notes):
+            return
+        from xai_assert.reporting.terminal import table
+
+        terminalreporter.section("explanations")
+        for line in [*table(self.records), *self.notes]:
+            terminalreporter.write_line(line)

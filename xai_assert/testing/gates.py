@@ -1,0 +1,210 @@
+"""`parametrize_with_gates`: a test function over models x methods x perturbations, judged by gates.toml."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from xai_assert import registry
+from xai_assert.assertions import failure
+from xai_assert.attributions import Method, method
+from xai_assert.cells import Cell
+from xai_assert.errors import GatesError, NotApplicableError
+from xai_assert.evaluation import Evaluation
+from xai_assert.explain import explain
+from xai_assert.gates import CellName, Gate, Judged, check_gates_match, judge_gate
+from xai_assert.metrics import Score
+from xai_assert.named_metrics import NamedMetric
+from xai_assert.perturbations import Perturbation, perturbation
+from xai_assert.reporting import record
+from xai_assert.subject import Subject, slug
+from xai_assert.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from xai_assert.testing.session import ModelOption, XaiSession
+
+F = TypeVar("F", bound=Callable[..., Any])
+RANKING = ("fail", "undecided", "waived", "pass")  # the verdict on a cell is the first of these among its gates
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What the decorator was given; None is what the command line says."""
+
+    models: Mapping[str, Any] | None
+    methods: Sequence[Any] | None
+    perturbations: Sequence[Any] | None
+    fractions: Sequence[float] | None
+    metrics: Sequence[str] | None
+
+
+def parametrize_with_gates(
+    *,
+    models: Mapping[str, str | Callable[[], Any]] | None = None,
+    methods: Sequence[Any] | None = None,
+    perturbations: Sequence[Any] | None = None,
+    fractions: Sequence[float] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> Callable[[F], F]:
+    """Decorator: run a test for every model x method x perturbation x fraction; the test calls `gate.check()`.
+
+    Args:
+        models: name -> factory (returns a `Subject`) or the text of `--xai-model`; by default those of `--xai-model`.
+        methods, perturbations, fractions: by default those of the command line, or all of the project's own.
+        metrics: measure these and judge them by the gates that name them; by default AF and FE, and every gate
+            on an explanation.
+
+    Images are those of the fixture `xai_images`, thresholds those of `--xai-gates`. Cells without a gate are reported
+    without a verdict.
+
+    Example:
+        >>> @parametrize_with_gates(methods=["saliency"], perturbations=["gaussian_noise"])
+        ... def test_release(gate):
+        ...     gate.check()
+    """
+    for name, value in (("methods", methods), ("perturbations", perturbations), ("metrics", metrics)):
+        if isinstance(value, str):
+            raise TypeError(f"{name} must be a list of names, not the text {value!r}")
+
+    def decorate(function: F) -> F:
+        function.xai_gates = Matrix(models, methods, perturbations, fractions, metrics)  # type: ignore[attr-defined]
+        return pytest.mark.xai(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@dataclass(frozen=True, eq=False)
+class GateParam:
+    """One cell of a parametrised test: what to measure, and the gates that judge it."""
+
+    name: CellName
+    method: Method
+    perturbation: Perturbation
+    metrics: tuple[NamedMetric, ...]
+    gates: tuple[Gate, ...]
+    of_run: bool
+
+    def cells(self) -> list[Cell]:
+        """What the evaluation has to compute for it."""
+        return [cell for metric in self.metrics for cell in metric.cells(self.perturbation, self.name.fraction)]
+
+
+def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
+    """Called by the plugin for a decorated test."""
+    from xai_assert.testing.session import ModelOption
+
+    matrix: Matrix = metafunc.function.xai_gates  # type: ignore[attr-defined]
+    if matrix.models is None:
+        models = session.models
+    else:
+        models = [ModelOption(spec, None, alias) for alias, spec in matrix.models.items()]
+    methods = session.methods if matrix.methods is None else [method(m) for m in matrix.methods]
+    perturbations = (
+        session.perturbations if matrix.perturbations is None else [perturbation(p) for p in matrix.perturbations]
+    )
+    fractions = matrix.fractions or session.fractions
+    pairs: list[tuple[ModelOption, GateParam]] = []
+    for model, m, p, f in itertools.product(models, methods, perturbations, fractions):
+        name = CellName(session.name_of(model), str(m), str(p), f)
+        pairs.append((model, _param(name, m, p, session.gates, matrix)))
+    if not matrix.metrics:
+        _check_gates(session, [param.name for _, param in pairs])
+    ids = [_cell_id(param.name, with_fraction=len(fractions) > 1) for _, param in pairs]
+    metafunc.parametrize(("xai_model", "gate"), pairs, indirect=True, ids=ids, scope="session")
+
+
+def _param(name: CellName, m: Method, p: Perturbation, gates: Sequence[Gate], matrix: Matrix) -> GateParam:
+    judging = [gate for gate in gates if gate.matches(name)]
+    if matrix.metrics is None:
+        shown = ["af", "fe"] if p.name == "gaussian_noise" else ["af"]
+        judging = [gate for gate in judging if registry.metrics.get(gate.metric).about == "explanation"]
+    else:
+        shown = list(matrix.metrics)
+        judging = [gate for gate in judging if gate.metric in shown]
+    names = dict.fromkeys([*shown, *(gate.metric for gate in judging)])
+    metrics = tuple(registry.metrics.get(n) for n in names)
+    return GateParam(name, m, p, metrics, tuple(judging), all(metric.about == "run" for metric in metrics))
+
+
+def _check_gates(session: XaiSession, cells: Sequence[CellName]) -> None:
+    try:
+        check_gates_match(session.gates, cells, narrowed=session.narrowed, path=session.gates_path)
+    except GatesError as error:
+        raise pytest.UsageError(f"xai-assert: {error}") from None
+
+
+def _cell_id(name: CellName, *, with_fraction: bool) -> str:
+    """`model+method+perturbation` in characters that file names can carry."""
+    parts = [name.model, name.method, name.perturbation] + ([f"{name.fraction:g}"] if with_fraction else [])
+    return "+".join(map(slug, parts))
+
+
+class GateCheck:
+    """One cell of a run: `check()` measures, judges, records, and raises if it is red."""
+
+    def __init__(self, param: GateParam, evaluation: Evaluation, subject: Subject, data: str) -> None:
+        self.param = param
+        self.evaluation = evaluation
+        self._data = data
+        if subject.name != param.name.model:
+            raise pytest.UsageError(
+                f"the fixture xai_model gives {subject.name!r} where this cell is of {param.name.model!r}; "
+                "pass models={name: factory} to xa.parametrize_with_gates instead of overriding the fixture"
+            )
+
+    def __repr__(self) -> str:
+        return f"<gate {self.param.name}>"
+
+    def score(self, metric: str = "af") -> Score:
+        """A metric of this cell."""
+        return self._measure(registry.metrics.get(metric), self.param.method)
+
+    def check(self) -> None:
+        """Measure and judge this cell.
+
+        Raises:
+            AssertionError: a gate fails, or is undecided.
+        """
+        __tracebackhide__ = True
+        scores: dict[str, Score] = {}
+        try:
+            for metric in self.param.metrics:
+                scores[metric.name] = self._measure(metric, self.param.method)
+            judged = [judge_gate(gate, scores[gate.metric]) for gate in self.param.gates]
+        except NotApplicableError as error:
+            self._record(scores, [], "not applicable", error=str(error))
+            pytest.skip(str(error))
+        except Exception as error:
+            self._record(scores, [], "error", error=f"{type(error).__name__}: {error}")
+            raise
+        verdict = min((j.outcome for j in judged), key=RANKING.index, default="report")
+        self._record(scores, judged, verdict)
+        red = [j for j in judged if j.red]
+        if red:
+            raise self._failure(scores, red)
+
+    def _measure(self, metric: NamedMetric, of: Any) -> Score:
+        return metric.measure(self.evaluation, of, self.param.perturbation, self.param.name.fraction)
+
+    def _failure(self, scores: Mapping[str, Score], red: Sequence[Judged]) -> AssertionError:
+        first = red[0]
+        score, metric = scores[first.gate.metric], registry.metrics.get(first.gate.metric)
+        control = (lambda: self._measure(metric, "random")) if metric.about == "explanation" else None
+        text = explain(score, first.gate.bound, Verdict("fail", first.because), control)
+        text += "".join(f"\n  also: {j.gate.metric} {j.because}" for j in red[1:])
+        text += f"\n  gate: {first.gate.reason}" if first.gate.reason else ""
+        return failure(score, text, self.evaluation if metric.about == "explanation" else None)
+
+    def _record(self, scores: Mapping[str, Score], judged: Sequence[Judged], verdict: str, **more: Any) -> None:
+        gates = [
+            record.gate_record(j.gate.metric, str(j.gate.bound), j.outcome, j.because, reason=j.gate.reason)
+            for j in judged
+        ]
+        name = self.param.name
+        about = {"model": name.model, "method": name.method, "perturbation": name.perturbation}
+        about |= {"fraction": name.fraction, "of_run": self.param.of_run, "data": self._data}
+        record.add(record.make_record(scores, gates, verdict, cell=str(name), **about, **more))
