@@ -94,6 +94,10 @@ def test_a_depth_map_for_some_pictures_only(tmp_path):
     refused(tmp_path, "no depth map for rgb_1.png, rgb_2.png, rgb_3.png and 2 more; no picture for depth_9.png; every")
 
 
+def test_a_depth_map_without_its_picture(tmp_path):
+    refused(write(tmp_path, "rgb_1.png", "depth_1.png", "depth_2.png"), ": no picture for depth_2.png; every picture")
+
+
 def test_two_files_for_one_image(tmp_path):
     refused(write(tmp_path, "rgb_1.png", "1_color.jpg"), "1_color.jpg, rgb_1.png are both pictures of '1'")
     (tmp_path / "1_color.jpg").unlink()

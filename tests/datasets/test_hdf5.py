@@ -49,7 +49,7 @@ def matlab(**data):
     [
         {"images": IMAGES, "depths": DEPTHS},
         {"images": IMAGES.transpose(0, 2, 3, 1), "depths": DEPTHS.astype(np.float64)},
-        {"images": IMAGES, "depths": (DEPTHS * 1000).astype(np.int32), "attributes": [("depths", "scale", 1000)]},
+        {"images": IMAGES, "depths": (DEPTHS * 1000).astype(np.int32), "attributes": [("depths", "scale", [[1000]])]},
         matlab(images=IMAGES.transpose(2, 3, 1, 0), depths=DEPTHS.transpose(1, 2, 0)),  # H, W, 3, N and H, W, N there
     ],
     ids=["channels first", "channels last", "integers", "matlab"],
@@ -159,8 +159,9 @@ def test_a_missing_file(path):
         (IMAGES[:, :2], "images must have one axis of 3 channels, the second or the last, not (2, 2, 5, 7)"),
         (IMAGES[..., :3], "images must have one axis of 3 channels, the second or the last, not (2, 3, 5, 3)"),
         (np.bytes_("text"), "images must be uint8"),
+        (h5py.Empty(np.uint8), "not uint8 ()"),
     ],
-    ids=["float", "rank 3", "empty", "two channels", "both axes", "text"],
+    ids=["float", "rank 3", "empty", "two channels", "both axes", "text", "nothing"],
 )
 def test_images_of_another_kind(path, images, text):
     refused(write(path, images=images), text)
@@ -183,11 +184,12 @@ def test_an_enormous_picture_is_refused(path):
         (DEPTHS[:1], None, "depths are (1, 5, 7), not (2, 5, 7) as images (2, 3, 5, 7) need"),
         (DEPTHS.transpose(0, 2, 1), None, "depths are (2, 7, 5), not (2, 5, 7) as images (2, 3, 5, 7) need"),
         (DEPTHS.astype(np.uint16), None, "depths are uint16 and need an attribute scale, stored values per metre"),
-        (DEPTHS.astype(np.uint16), 0.0, "the attribute scale of depths must be positive, not 0.0"),
+        (DEPTHS.astype(np.uint16), 0.0, "the attribute scale of depths must be a positive number, not 0.0"),
         (DEPTHS.astype(np.complex64), None, "depths must be numbers, not complex64"),
-        (DEPTHS, [1.0, 2.0], "cannot be read as HDF5"),
+        (DEPTHS, [1.0, 2.0], "must be a positive number, not [1. 2.]"),
+        (DEPTHS, "millimetres", "must be a positive number, not millimetres"),
     ],
-    ids=["fewer rows", "sideways", "no scale", "scale 0", "complex", "two scales"],
+    ids=["fewer rows", "sideways", "no scale", "scale 0", "complex", "two scales", "scale in words"],
 )
 def test_depths_that_do_not_fit(path, depths, scale, text):
     attributes = [] if scale is None else [("depths", "scale", scale)]

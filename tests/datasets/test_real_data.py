@@ -50,7 +50,7 @@ def test_nyu(shared_data, meter):
     assert near == pytest.approx(0.6992, abs=1e-4)
 
 
-def test_nyu_as_btstrained_networks_have_it(shared_data, meter):
+def test_nyu_with_missing_depth(shared_data, meter):
     """A quarter to a third of the depth is missing; were it averaged in, AbsRel would be about 100."""
     images = open_data(shared_data / "nyu_sync3", NYU)
     assert images.ids == ["00000", "00050", "00100"]

@@ -1,7 +1,7 @@
 """Weights and images that follow from names and sizes alone, on which the published networks were run once.
 
-What those answered is in meter_parity.npz, keys MODEL_HEIGHT_WIDTH. Each tensor is drawn from the CRC-32 of its name, so
-that two implementations with the same names get the same numbers.
+What those answered is in meter_parity.npz, keys MODEL_HEIGHT_WIDTH. Each tensor is drawn from the CRC-32 of its name,
+so that two implementations with the same names get the same numbers.
 """
 
 import math

@@ -12,6 +12,11 @@ from xai_assert.models.meter import SIZES, Meter
 from xai_assert.preserve import full_precision
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+TOLERANCE = 1e-5  # rounding alone gives 5e-7 on one CPU against another
+
+
+def difference(ours, theirs):
+    return float((ours - theirs).norm() / theirs.norm())
 
 
 def test_names_order_and_shapes_are_the_official_ones(shared_data):
@@ -35,28 +40,31 @@ def test_output_is_that_of_the_published_network(key):
     with np.load(ANSWERS) as answers, torch.no_grad():
         theirs = torch.from_numpy(answers[key])
         ours = network.eval()(drawn_images(int(height), int(width)))
-    # The same machine gives 0.0; another order of summation moves a float32 convolution by about 1e-6.
     assert ours.shape == theirs.shape
-    assert (ours - theirs).norm() / theirs.norm() < 1e-4
+    assert difference(ours, theirs) < TOLERANCE
 
 
-def test_parity_notices_a_network_that_is_almost_the_same():
-    """The recipe reaches every weight: a change of one layer's scale moves the output by far more than the bound."""
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_parity_notices_a_small_mistake_in_the_attention(block):
+    """A scale wrong by a tenth, in the layers that the output depends on least, is far outside the tolerance."""
     network = Meter("xxs").eval()
-    weights = drawn_weights(network)
+    network.load_state_dict(drawn_weights(network))
     images = drawn_images(64, 64)
-    for name in ("encoder.mvit.0.transformer.layers.0.0.fn.to_qkv.weight", "decoder.ups_block_3.conv2d_transpose.weight"):
-        network.load_state_dict(weights)
-        with torch.no_grad():
-            before = network(images)
-            network.state_dict()[name].mul_(1.1)
-            after = network(images)
-        assert (after - before).norm() / before.norm() > 1e-4
+    with torch.no_grad():
+        right = network(images)
+        network.encoder.mvit[block].transformer.layers[0][0].fn.to_qkv.weight.mul_(1.1)
+        assert difference(network(images), right) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("pixels", "depth"),
-    [((192, 256), (48, 64)), ((192, 636), (48, 160)), ((192, 250), (48, 64)), ((96, 160), (24, 40)), ((64, 64), (16, 16))],
+    [
+        ((192, 256), (48, 64)),
+        ((192, 636), (48, 160)),
+        ((192, 250), (48, 64)),
+        ((64, 192), (16, 48)),
+        ((64, 64), (16, 16)),
+    ],
 )
 def test_output_size(pixels, depth):
     with torch.no_grad():
@@ -64,7 +72,8 @@ def test_output_size(pixels, depth):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "maps"), [((96, 128), "12x16, 6x8, 3x4"), ((224, 224), "28x28, 14x14, 7x7"), ((192, 40), "24x5, 12x3, 6x2")]
+    ("pixels", "maps"),
+    [((96, 160), "12x20, 6x10, 3x5"), ((224, 224), "28x28, 14x14, 7x7"), ((192, 40), "24x5, 12x3, 6x2")],
 )
 def test_images_that_do_not_divide_into_patches(pixels, maps):
     with pytest.raises(ValueError, match=f"{pixels[0]}x{pixels[1]} give maps of {maps}. Resize them.* 192x256"):
@@ -86,4 +95,4 @@ def test_gpu_and_cpu_agree(size):
     with torch.no_grad(), full_precision():  # TF32 alone would move the output by about 1e-3
         here = network(images)
         there = network.cuda()(images.cuda()).cpu()
-    assert (there - here).norm() / here.norm() < 1e-4
+    assert difference(there, here) < 1e-4  # the GPU may take a Winograd algorithm for the 3x3 convolutions

@@ -153,7 +153,7 @@ def read_depth(file: Path) -> Tensor:
             stored = np.array(image)
     except UNREADABLE as error:
         raise DataError(f"{file}: cannot be read as a depth map: {error}") from error
-    if kind != "PNG" or mode not in DEPTH_MODES:
+    if mode not in DEPTH_MODES:
         raise DataError(f"{file}: a depth map must be a 16-bit greyscale PNG, not {kind} of mode {mode}")
     return torch.from_numpy(stored.astype(np.float32))
 

@@ -116,7 +116,7 @@ class Rows:
 
     def _planes(self, images: h5py.Dataset) -> tuple[int, int, int]:
         """Where the channels, the height and the width are among a row's axes."""
-        shape = images.shape
+        shape: tuple[int, ...] = images.shape or ()
         if images.dtype != np.uint8 or len(shape) != 4 or not all(shape):
             raise DataError(
                 f"{self.path}: images must be uint8 (N, H, W, 3) or (N, 3, H, W), not {images.dtype} {shape}"
@@ -133,17 +133,17 @@ class Rows:
 
     def _scale(self, depths: h5py.Dataset) -> float:
         """Stored values per metre."""
-        scale, kind = depths.attrs.get("scale"), depths.dtype.kind
+        stored, kind = depths.attrs.get("scale"), depths.dtype.kind
         if kind not in "fiu":
             raise DataError(f"{self.path}: depths must be numbers, not {depths.dtype}")
-        if scale is None and kind != "f":
+        if stored is None and kind != "f":
             raise DataError(
                 f"{self.path}: depths are {depths.dtype} and need an attribute scale, stored values per metre"
             )
-        value = 1.0 if scale is None else float(np.asarray(scale, dtype=np.float64).item())
-        if not (math.isfinite(value) and value > 0):
-            raise DataError(f"{self.path}: the attribute scale of depths must be positive, not {value}")
-        return value
+        scale = np.asarray(1.0 if stored is None else stored)
+        if scale.size != 1 or scale.dtype.kind not in "fiu" or not 0 < scale.item() < math.inf:
+            raise DataError(f"{self.path}: the attribute scale of depths must be a positive number, not {stored}")
+        return float(scale.item())
 
 
 def is_matlab(data: h5py.Dataset) -> bool:

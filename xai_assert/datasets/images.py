@@ -128,7 +128,7 @@ def prepare_depth(depth: Tensor, card: Card) -> Tensor:
     """
     size = card.output_size or card.input_size
     known = torch.isfinite(depth) & (depth > 0)
-    total, share = resize(torch.stack([depth.where(known, 0), known.float()]), size)
+    total, share = resize(torch.stack([depth.where(known, 0), known.float()]), size).unbind()
     return (total / share * UNITS_PER_METRE[str(card.unit)]).where(share >= KNOWN_SHARE, 0)
 
 

@@ -27,7 +27,7 @@ def measure(batch: Prepared, field: Tensor, groups: int, mode: Mode) -> Measured
         removed = removed | mask if mode == "cumulative" else mask
         prediction = batch.predict(torch.where(removed, field, batch.images))
         error = batch.task.error(prediction, batch.clean)
-        errors.append(error.where((error >= batch.floor) | ~torch.isfinite(error), torch.zeros_like(error)))
+        errors.append(error.where((error > batch.floor) | ~torch.isfinite(error), torch.zeros_like(error)))
         sums.append(values.sum(1))
     summed, error = torch.stack(sums, 1), torch.stack(errors, 1)
     summed = summed.cumsum(1) if mode == "cumulative" else summed

@@ -64,7 +64,7 @@ class FidelityScore(Score):
 
     `relevant_error`, `irrelevant_error` (n,) are the errors after R and I were perturbed, in `unit_of_error`, against
     `reference`. `responsive` (n,) is False where neither changed the prediction: AF is 0 there. Errors below `floor`
-    count as 0.
+    count as 0 (where the clean prediction is 0 everywhere, only an error of 0 does).
     """
 
     relevant_error: Tensor
@@ -100,9 +100,9 @@ class FidelityScore(Score):
         names = [f"{side}_truth_error" if truth else f"{side}_error" for side in ("relevant", "irrelevant")]
         relevant, irrelevant = (measured[name] for name in names)
         changes = [measured["relevant_error"], measured["irrelevant_error"]]
-        responsive = (changes[0] >= measured["floor"]) | (changes[1] >= measured["floor"])
+        responsive = (changes[0] > measured["floor"]) | (changes[1] > measured["floor"])
         if not truth:
-            relevant, irrelevant = (e.where(e >= measured["floor"], torch.zeros_like(e)) for e in changes)
+            relevant, irrelevant = (e.where(e > measured["floor"], torch.zeros_like(e)) for e in changes)
         values = torch.where(responsive, fidelity(relevant, irrelevant), 0.0)
         return cls(
             values,
@@ -127,7 +127,7 @@ class FidelityScore(Score):
     def successes(self) -> Tensor:
         """1.0 where the attack on R succeeded: rel > irr, or with asr="degrades" rel > the clean error; (n,)."""
         if self.asr_rule == "degrades" and self.clean_error is not None:
-            moved = self.details["relevant_error"] >= self.details["floor"]  # else rounding decides
+            moved = self.details["relevant_error"] > self.details["floor"]  # else rounding decides
             return ((self.relevant_error > self.clean_error) & moved).double()
         return ((self.relevant_error > self.irrelevant_error) & self.responsive).double()
 

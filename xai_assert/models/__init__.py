@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 from xai_assert.models import published  # noqa: F401  (it registers)
-from xai_assert.models.builders import build, register_model
+from xai_assert.models.builders import call_builder, find_builder, register_model
 from xai_assert.models.checkpoints import load_checkpoint
 from xai_assert.models.devices import resolve_device
 from xai_assert.subject import Subject
 
-__all__ = ["load_checkpoint", "load_model", "register_model", "resolve_device"]
+__all__ = ["load_checkpoint", "load_model", "register_model"]
 
 
 def load_model(
@@ -41,25 +39,22 @@ def load_model(
         UnknownNameError: nobody registered `spec`; the nearest name is in the text.
         CheckpointError: a weights file that is missing, damaged or of another network, or that cannot be downloaded.
         ImportError: the module of "module:factory" cannot be imported; the text says why.
-        TypeError: the factory takes no `weights`, or returns no subject.
+        TypeError: the factory takes no `weights`, or returns no subject; `weights` is neither path nor name.
         ValueError: no such device, or a `spec` of another form.
 
     Example:
         >>> load_model("meter-xxs", device="cpu")
         <Subject meter-xxs-nyu-random: depth in cm, Meter, 713,464 parameters on cpu>
     """
+    if not isinstance(weights, str | os.PathLike | None):
+        kind = type(weights).__name__
+        raise TypeError(f"weights must be a path, the name of published weights, or None, not a {kind}")
     place = resolve_device(device)
-    with torch.inference_mode(False), _seeded(seed):
-        subject = build(spec, weights)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+        builder = find_builder(spec)  # it may import a module that draws, so the seed comes after it
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave its mark on a CUDA not yet started
+        subject = call_builder(builder, spec, weights)
     if name is not None:
         subject = Subject(subject.module, dataclasses.replace(subject.card, name=name))
     return subject.to(place).eval().requires_grad_(False)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The CPU generator alone is seeded: torch.manual_seed would also leave its mark on a CUDA not yet started."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)
-        yield

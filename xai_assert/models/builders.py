@@ -45,24 +45,28 @@ def register_model(name: str, *, replace: bool = False) -> Callable[[Builder], B
     return register
 
 
-def build(spec: str, weights: str | os.PathLike[str] | None) -> Subject:
-    """Call the builder that `spec` names; see `xa.load_model` for what it raises."""
-    builder = _find(spec)
+def call_builder(builder: Callable[..., Any], spec: str, weights: str | os.PathLike[str] | None) -> Subject:
+    """The subject that a builder makes, with `weights` only if they are asked for.
+
+    Raises:
+        TypeError: the builder cannot be called so, or returns no subject.
+    """
     given = {} if weights is None else {"weights": weights}
+    signature = inspect.signature(builder)
     try:
-        signature = inspect.signature(builder)
         signature.bind(**given)
     except TypeError as error:
-        takes = f"{spec}{signature}"
         remedy = "leave weights out, or give the function a parameter `weights`" if given else "give it defaults"
-        raise TypeError(f"model {takes} cannot be called with {given or 'no arguments'}: {error}; {remedy}") from None
+        asked = f"weights={weights!r}" if given else "no arguments"
+        raise TypeError(f"model {spec}{signature} cannot be called with {asked}: {error}; {remedy}") from None
     subject = builder(**given)
     if not isinstance(subject, Subject):
         raise TypeError(f"model {spec!r} returned a {type(subject).__name__}, not a subject; {REMEDY}")
     return subject
 
 
-def _find(spec: str) -> Callable[..., Any]:
+def find_builder(spec: str) -> Callable[..., Any]:
+    """The builder of that name, or the function that "module:factory" names; see `xa.load_model` for what it raises."""
     if not isinstance(spec, str):
         raise TypeError(
             f"spec must be a registered name or 'module:factory', not a {type(spec).__name__}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -35,5 +36,6 @@ def download(url: str, target: Path, *, sha256: str | None = None) -> Path:
             "another folder can be set with the environment variable TORCH_HOME"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it was moved, or never made
+            part.unlink()
     return target

@@ -13,10 +13,10 @@ from xai_assert import registry
 from xai_assert.assertions import failure
 from xai_assert.attributions import Method, method
 from xai_assert.cells import Cell
-from xai_assert.errors import GatesError, NotApplicableError
+from xai_assert.errors import NotApplicableError
 from xai_assert.evaluation import Evaluation
 from xai_assert.explain import explain
-from xai_assert.gates import CellName, Gate, Judged, check_gates_match, judge_gate
+from xai_assert.gates import CellName, Gate, Judged, judge_gate
 from xai_assert.metrics import Score
 from xai_assert.named_metrics import NamedMetric
 from xai_assert.perturbations import Perturbation, perturbation
@@ -111,8 +111,9 @@ def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
     for model, m, p, f in itertools.product(models, methods, perturbations, fractions):
         name = CellName(session.name_of(model), str(m), str(p), f)
         pairs.append((model, _param(name, m, p, session.gates, matrix)))
-    if not matrix.metrics:
-        _check_gates(session, [param.name for _, param in pairs])
+    if matrix.metrics is None:
+        narrowed = [n for n in ("method", "perturbation", "fraction") if getattr(matrix, f"{n}s") is not None]
+        session.remember([param.name for _, param in pairs], narrowed)
     ids = [_cell_id(param.name, with_fraction=len(fractions) > 1) for _, param in pairs]
     metafunc.parametrize(("xai_model", "gate"), pairs, indirect=True, ids=ids, scope="session")
 
@@ -128,13 +129,6 @@ def _param(name: CellName, m: Method, p: Perturbation, gates: Sequence[Gate], ma
     names = dict.fromkeys([*shown, *(gate.metric for gate in judging)])
     metrics = tuple(registry.metrics.get(n) for n in names)
     return GateParam(name, m, p, metrics, tuple(judging), all(metric.about == "run" for metric in metrics))
-
-
-def _check_gates(session: XaiSession, cells: Sequence[CellName]) -> None:
-    try:
-        check_gates_match(session.gates, cells, narrowed=session.narrowed, path=session.gates_path)
-    except GatesError as error:
-        raise pytest.UsageError(f"xai-assert: {error}") from None
 
 
 def _cell_id(name: CellName, *, with_fraction: bool) -> str:

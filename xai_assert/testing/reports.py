@@ -87,7 +87,7 @@ def verdict_notes(records: list[Record], config: pytest.Config) -> list[str]:
             if random
             else "add a [[gate]] for it"
         )
-        notes.append(f"no method gets a verdict on {model}: no gate in {path} is for it ({why})")
+        notes.append(f"no method gets a verdict on {model}: no gate in {path} matches its cells ({why})")
     return notes
 
 

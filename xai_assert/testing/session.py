@@ -17,7 +17,7 @@ from xai_assert.attributions import Method, method
 from xai_assert.batching import Samples
 from xai_assert.datasets import generated, open_data
 from xai_assert.evaluation import Evaluation
-from xai_assert.gates import Gate, read_gates
+from xai_assert.gates import CellName, Gate, check_gates_match, read_gates
 from xai_assert.models import load_model
 from xai_assert.models.devices import resolve_device
 from xai_assert.perturbations import Perturbation, perturbation
@@ -72,6 +72,8 @@ class XaiSession:
         self._images: dict[Any, Images] = {}
         self._states: dict[Subject, State] = {}
         self._planned: list[GateParam] = []
+        self._cells: list[CellName] = []
+        self._narrowed: set[str] = set()
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -106,14 +108,20 @@ class XaiSession:
     def gates(self) -> list[Gate]:
         return self._usage(read_gates, self.gates_path)
 
-    @property
-    def narrowed(self) -> dict[str, list[str]]:
-        """The dimensions that a gate need not meet in this run, with all names that exist there."""
+    def remember(self, cells: Sequence[CellName], narrowed: Sequence[str]) -> None:
+        """The cells of one decorated test, and the dimensions that its decorator narrows."""
+        self._cells += cells
+        self._narrowed.update(narrowed)
+
+    def check_gates(self) -> None:
+        """Every gate must meet a cell of this run, but for what the user narrowed and for our own file's models."""
+        if not self._cells:
+            return
         names = {"method": registry.methods.names(), "perturbation": registry.perturbations.names(), "fraction": []}
-        found = {name: known for name, known in names.items() if option(self.config, name)}
-        if not option(self.config, "gates"):  # our own file has gates for models that are not in every run
-            found["model"] = registry.models.names()
-        return found
+        narrowed = {n: known for n, known in names.items() if n in self._narrowed or option(self.config, n)}
+        if not option(self.config, "gates"):
+            narrowed["model"] = registry.models.names()
+        self._usage(lambda: check_gates_match(self.gates, self._cells, narrowed=narrowed, path=self.gates_path))
 
     def name_of(self, model: ModelOption) -> str:
         """How results and gates call a model: its alias, or the name on its card."""
@@ -147,6 +155,7 @@ class XaiSession:
 
     def plan(self, items: Sequence[pytest.Item]) -> None:
         """Remember the cells of the tests that will run, so that each method needs one pass over the images."""
+        self.check_gates()
         found = [getattr(item, "callspec", None) for item in items]
         params = [callspec.params.get("gate") for callspec in found if callspec]
         self._planned = [param for param in params if isinstance(param, GateParam)]

@@ -1,0 +1,380 @@
+"""The plugin as a user meets it: exit status, table, results.json, JUnit, and what it says when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+CELLS = ["net-v7+saliency+gaussian_noise", "net-v7+random+gaussian_noise"]
+
+
+def results(project, folder="xai-report"):
+    return json.loads((project.path / folder / "results.json").read_text())
+
+
+def test_a_gate_that_passes_is_green_and_everything_is_written(project):
+    result = project.run_gates("--junitxml=junit.xml")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*explanations*",
+            "model *method *perturbation *rel *irr *FE *ASR *AF *95% interval *verdict*",
+            "net-v7 *saliency *gaussian_noise 5% *+0.9*pass*",
+            "net-v7 *random *gaussian_noise 5%*report*",
+            "*in m",
+            "cells: 1 pass, 1 reported without a verdict",
+            "results: xai-report/results.json",
+        ]
+    )
+    found = results(project)
+    assert (found["schema"], found["complete"]) == (1, True)
+    assert [cell["cell"] for cell in found["cells"]] == CELLS
+    af = found["cells"][0]["scores"]["af"]
+    assert len(af["values"]) == len(af["image_ids"]) == af["n"] == 12
+    assert af["value"] == pytest.approx(sum(af["values"]) / 12)
+    assert af["provenance"]["seed"] == 0
+    gate = found["cells"][0]["gates"][0]
+    assert (gate["outcome"], gate["bound"], gate["reason"]) == ("pass", "min=0.5", "worked out on paper")
+    case = ElementTree.parse(project.path / "junit.xml").find(".//testcase")
+    properties = {p.get("name"): p.get("value") for p in case.findall(".//property")}
+    assert float(properties["xai_af"]) == pytest.approx(af["value"], abs=1e-6)
+    assert properties["xai_verdict"] == "pass"
+    assert {"xai_fe", "xai_asr", "xai_relevant_error", "xai_irrelevant_error"} <= set(properties)
+
+
+def test_a_gate_that_fails_is_red_and_explains_itself(project):
+    project.path.joinpath("mine.toml").write_text('[[gate]]\nmetric = "af"\nmethod = "random"\nmin = 0.4\nreason = "why"\n')
+    result = project.run_gates()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "E *AssertionError: attribution fidelity of net-v7 / random under gaussian_noise at 0.05 of the pixels "
+            "is *on 12 images, below min=0.400 (by *)",
+            "E *images below the bound: * of 12 (*%); worst: *",
+            "E *mean error in m after perturbing R: *, I: *; ASR *",
+            "E *seed 0; errors against the prediction; weights as given (*); torch * on cpu",
+            "E *reproduce: pytest 'test_release.py::test_release[[]net-v7+random+gaussian_noise[]]' --xai-model=* --xai-gates=*",
+            "E *gate: why",
+            "net-v7 *random *FAIL*",
+        ]
+    )
+    assert "control on the same images" not in result.stdout.str()  # it is the control
+    assert results(project)["cells"][1]["verdict"] == "fail"
+
+
+def test_an_undecided_gate_is_red_and_says_how_many_images_would_decide(project):
+    gate = '[[gate]]\nmetric = "af"\nmethod = "random"\nmin = -0.05\nconfidence = 0.95\n'
+    project.path.joinpath("mine.toml").write_text(gate)
+    result = project.run_gates()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*not decided against min=-0.050 (95% interval [[]*[]])*about * images would decide*"])
+    assert results(project)["cells"][1]["verdict"] == "undecided"
+
+
+def test_a_run_that_judged_nothing_is_not_green(project):
+    project.path.joinpath("mine.toml").write_text('[[gate]]\nmetric = "af"\nmethod = "edges"\nmin = 0\n')
+    result = project.run_gates()
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(
+        [
+            "*2 reported without a verdict*",
+            "no method gets a verdict on net-v7: no gate in mine.toml matches its cells (add a [[][[]gate[]][]] for it)",
+            "NO GATE WAS EVALUATED*",
+        ]
+    )
+
+
+def test_skipped_gates_are_not_green(project):
+    project.makepyfile(
+        test_release="""
+        import pytest, xai_assert as xa
+
+        @pytest.mark.skip(reason="no GPU here")
+        @xa.parametrize_with_gates(methods=["saliency"], perturbations=["gaussian_noise"])
+        def test_release(gate):
+            gate.check()
+        """
+    )
+    result = project.run_gates()
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["*cells: 1 not run*", "NO GATE WAS EVALUATED*"])
+
+
+def test_an_error_in_a_cell_is_a_red_cell_and_the_others_stand(project):
+    project.makepyfile(
+        test_release="""
+        import torch, xai_assert as xa
+
+        def constant(model, images, target):
+            return torch.ones_like(images[:, 0])
+
+        @xa.parametrize_with_gates(methods=[constant, "saliency"], perturbations=["gaussian_noise"])
+        def test_release(gate):
+            gate.check()
+        """
+    )
+    result = project.run_gates()
+    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1)
+    cells = {cell["method"]: cell for cell in results(project)["cells"]}
+    assert cells["constant"]["verdict"] == "error"
+    assert cells["constant"]["error"].startswith("DegenerateHeatmapError: the heatmap of constant is constant for")
+    assert cells["saliency"]["verdict"] == "pass"
+
+
+def test_a_method_that_does_not_apply_is_skipped_with_the_reason(project):
+    result = project.run_gates("--xai-method=saliency", "--xai-method=attention_rollout", "-rs", *suite())
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["SKIPPED*attention_rollout does not apply to net-v7: Net shows no attention*"])
+    verdicts = {(c["method"], c["verdict"]) for c in results(project)["cells"]}
+    assert ("attention_rollout", "not applicable") in verdicts
+
+
+def suite():
+    from xai_assert import resources
+
+    return ["--rootdir=.", "--import-mode=importlib", str(resources.suites())]
+
+
+def test_the_suites_run_on_a_users_model(project):
+    methods = ["--xai-method=saliency", "--xai-method=random", "--xai-perturbation=gaussian_noise"]
+    result = project.run_gates(*methods, *suite(), gates=False)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "soundness: 5 of 5 gates on the run itself pass",
+            "no method gets a verdict on net-v7: no gate in suites/gates.toml matches its cells (add*",
+        ]
+    )
+    cells = [c for c in results(project)["cells"] if c["method"] == "random" and c.get("of_run")]
+    assert {g["metric"] for c in cells for g in c["gates"]} == {"finite", "passes", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("gates", "text"),
+    [
+        ('[[gate]]\nmetric = "af"\nmethdo = "saliency"\nmin = 0\n', "unknown key 'methdo'; did you mean 'method'?"),
+        ('[[gate]]\nmetric = "af"\nmodel = "net-v8"\nmin = 0\n', "matches no cell; unknown model 'net-v8'; did you mean 'net-v7'?"),
+        ('[[gate]]\nmetric = "af"\nmethod = "salency"\nmin = 0\n', "matches no cell; unknown method 'salency'; did you mean"),
+        ('[[gate]]\nmetric = "af"\nfraction = 0.2\nmin = 0\n', "matches no cell; fraction 0.2 is not among those of this run: 0.05"),
+        ('[[gate]]\nmetric = "af"\n', "an assertion needs a bound"),
+        ("gate = 3", "expected [[gate]] tables and nothing else"),
+    ],
+)
+def test_a_wrong_gates_file_ends_the_run_with_a_sentence(project, gates, text):
+    project.path.joinpath("mine.toml").write_text(gates)
+    result = project.run_gates()
+    assert result.ret not in (0, 1)
+    everything = result.stdout.str() + result.stderr.str()
+    assert text in everything
+    assert "Traceback" not in everything
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--xai-method=salency"], "unknown method 'salency'; did you mean 'saliency'?"),
+        (["--xai-perturbation=blak"], "unknown perturbation 'blak'; did you mean 'black'?"),
+        (["--xai-seed=one"], "--xai-seed must be a number, not 'one'"),
+        (["--xai-images=0"], "--xai-images must be at least 1"),
+        (["--xai-data=nowhere"], "nowhere"),
+        (["--xai-model=@file"], "not of the form [ALIAS=]SPEC[@WEIGHTS]"),
+        (["--xai-device=cuda:99"], "cuda:99"),
+    ],
+)
+def test_a_wrong_option_ends_the_run_with_a_sentence(project, arguments, text):
+    result = project.run_gates(*arguments, *suite())
+    assert result.ret not in (0, 5)
+    assert text in result.stdout.str() + result.stderr.str()
+
+
+def test_a_test_that_changes_the_shared_model_is_told_so(project):
+    project.makepyfile(
+        test_release="""
+        import torch
+
+        def test_innocent(xai_model, xai_images):
+            assert xai_model(xai_images[0].image[None]).shape == (1, 1, 16, 16)
+
+        def test_culprit(xai_model):
+            xai_model.module.weight.data.mul_(2)      # does not bump the version counter
+
+        def test_hook(xai_model):
+            xai_model.module.register_forward_hook(lambda *a: None)
+        """
+    )
+    result = project.run_gates(gates=False)
+    assert result.ret == 1
+    result.assert_outcomes(passed=3, errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*the test changed net-v7, which all tests share: value of weight; work on a copy.deepcopy of it*",
+            "*the test changed net-v7, which all tests share: hooks of the model*",
+            "*some test changed the weights of net-v7*",
+        ]
+    )
+
+
+def test_assertions_in_a_users_own_tests_are_recorded_and_write_no_folder_unasked(project):
+    project.makepyfile(
+        test_release="""
+        import xai_assert as xa
+
+        def test_mine(xai_model, xai_images):
+            xa.assert_attribution_fidelity(xai_model, "saliency", xai_images, min_af=0.5, confidence=0.95, beats="random")
+        """
+    )
+    result = project.run_gates(gates=False)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["net-v7 *saliency *gaussian_noise 5%*pass*"])
+    assert not (project.path / "xai-report").exists()
+    project.run_gates("--xai-report=out", gates=False)
+    assert results(project, "out")["cells"][0]["gates"][0]["bound"] == "min_af=0.5, confidence=0.95, beats='random'"
+
+
+def test_several_models_and_aliases(project):
+    project.makepyfile(test_release="def test_it(xai_model): pass")
+    result = project.run_gates("--xai-model=second=usermodel:build", "-v", gates=False)
+    result.stdout.fnmatch_lines(["*test_it[[]usermodel-build[]] PASSED*", "*test_it[[]second[]] PASSED*"])
+
+
+def test_the_decorators_own_models_and_images(project):
+    project.makepyfile(
+        test_release="""
+        import pytest, torch, usermodel, xai_assert as xa
+
+        @pytest.fixture(scope="session")
+        def xai_images():
+            return torch.rand(12, 3, 16, 16)
+
+        @xa.parametrize_with_gates(models={"v7": usermodel.build}, methods=["saliency"], perturbations=["gaussian_noise"])
+        def test_release(gate):
+            gate.check()
+            assert gate.score("asr").value > 0.9
+        """
+    )
+    result = project.run_gates(model=False)
+    assert result.ret == 0
+    assert results(project)["cells"][0]["cell"] == "v7+saliency+gaussian_noise"
+    assert results(project)["cells"][0]["data"] == "tensor (12, 3, 16, 16)"
+
+
+def test_an_overridden_model_is_not_judged_under_another_name(project):
+    project.makeconftest(
+        """
+        import pytest, xai_assert as xa, usermodel
+        @pytest.fixture(scope="session")
+        def xai_model():
+            return xa.describe(usermodel.Net(), name="another", task="depth", mean=[0.5] * 3, std=[0.25] * 3, input_size=(16, 16))
+        """
+    )
+    result = project.run_gates()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*xai_model gives 'another' where this cell is of 'net-v7'; pass models=*"])
+
+
+def test_fixtures_work_under_hypothesis(project):
+    project.makepyfile(
+        test_release="""
+        import xai_assert as xa
+        from hypothesis import given, settings, strategies as st
+
+        @settings(max_examples=3, deadline=None, database=None)
+        @given(step=st.integers(1, 20))
+        def test_strength(xai_model, xai_images, step):
+            noise = xa.perturbation("gaussian_noise", sigma=step / 10)
+            xa.assert_attribution_fidelity(xai_model, "saliency", xai_images, perturbation=noise, min_af=0.5)
+
+        @settings(max_examples=3, deadline=None, database=None)
+        @given(step=st.integers(1, 2))
+        def test_repr(xai_model, xai_images, step):
+            assert step > 5
+        """
+    )
+    result = project.run_gates(gates=False)
+    result.assert_outcomes(passed=1, failed=1)
+    text = result.stdout.str()
+    shown = [line for line in text.splitlines() if "xai_model=" in line or "xai_images=" in line]
+    assert shown
+    assert all(len(line) < 250 for line in shown)
+
+
+def test_options_have_ini_twins(project):
+    project.makeini("[pytest]\nxai_model = usermodel:build\nxai_gates = mine.toml\nxai_images = 10\nxai_seed = 7\n")
+    result = project.run_gates("--xai-images=11", model=False, gates=False)
+    assert result.ret == 0
+    score = results(project)["cells"][0]["scores"]["af"]
+    assert (score["n"], score["provenance"]["seed"]) == (11, 7)  # the command line goes before the ini file
+
+
+def test_an_interrupted_run_keeps_what_it_measured(project):
+    project.makepyfile(test_z="def test_interrupt(): raise KeyboardInterrupt")
+    result = project.run_gates("test_release.py", "test_z.py", inprocess=False)
+    assert result.ret == 2
+    found = results(project)
+    assert found["complete"] is False
+    assert [cell["cell"] for cell in found["cells"]] == CELLS
+
+
+def test_a_full_disk_is_said_and_loses_nothing(project, monkeypatch):
+    assert project.run_gates().ret == 0
+    before = (project.path / "xai-report" / "results.json").read_text()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = project.run_gates()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["RESULTS NOT WRITTEN to *: No space left on device; the table above is complete"])
+    assert (project.path / "xai-report" / "results.json").read_text() == before
+    assert os.listdir(project.path / "xai-report") == ["results.json"]
+
+
+def test_workers_lose_and_repeat_nothing(project):
+    pytest.importorskip("xdist")
+    alone = project.run_gates("--xai-report=one", inprocess=False)
+    assert alone.ret == 0
+    shared = project.run_gates("-n2", "--xai-report=two", inprocess=False)
+    assert shared.ret == 0
+
+    def numbers(folder):
+        return {c["cell"]: c["scores"]["af"]["values"] for c in results(project, folder)["cells"]}
+
+    assert numbers("one") == numbers("two")
+    assert len(results(project, "two")["cells"]) == 2
+
+
+def test_an_unrelated_run_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys, pytest\n"
+        "class Look:\n"
+        "    def pytest_unconfigure(self):\n"
+        "        print('OURS', *sorted(m for m in sys.modules if m.split('.')[0] == 'xai_assert'))\n"
+        "        print('HEAVY', *sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'numpy', 'scipy', 'PIL', 'h5py'}))\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest'], plugins=[Look()]))\n"
+    )
+    (tmp_path / "test_plain.py").write_text("def test_plain(): pass\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert "OURS xai_assert xai_assert.testing" in lines
+    assert "HEAVY" in lines
+    assert "explanations" not in done.stdout
+
+
+def test_a_run_without_our_tests_keeps_its_exit_status(project):
+    project.makepyfile(test_release="def test_plain(): pass")
+    result = project.run_gates(model=False, gates=False)
+    assert result.ret == 0
+    assert "explanations" not in result.stdout.str()
+
+
+def test_the_gate_fixture_without_the_decorator_says_so(project):
+    project.makepyfile(test_release="def test_it(gate): gate.check()")
+    result = project.run_gates()
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*the fixture `gate` goes with @xa.parametrize_with_gates(...)*"])
