@@ -236,3 +236,10 @@ class Squares(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return (images * self.weights.to(images)).square().sum(1, keepdim=True)
+
+
+class CountingAttentive(Counting):
+    """A `Counting` model that shows the attention of what is in it."""
+
+    def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
+        return self.inner.attention_taps(height, width)

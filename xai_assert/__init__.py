@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
     from xai_assert.metrics import FidelityScore as FidelityScore
     from xai_assert.metrics import Score as Score
-    from xai_assert.named_metrics import register_metric as register_metric
     from xai_assert.models import load_model as load_model
     from xai_assert.models import register_model as register_model
+    from xai_assert.named_metrics import register_metric as register_metric
     from xai_assert.perturbations import Perturbation as Perturbation
     from xai_assert.perturbations import perturbation as perturbation
     from xai_assert.perturbations import register_perturbation as register_perturbation
@@ -75,11 +75,11 @@ _HOMES = {
 _PACKAGES = ("datasets", "registry", "tasks")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, *_PACKAGES])  # noqa: PLE0604  (computed, and checked against the block above by a test)
+__all__ = sorted([*_HOME_OF, *_PACKAGES])  # a test checks it against the block above
 
 
 # The running test, set by the pytest plugin and read by xai_assert.reporting.record, which knows nothing of pytest. It
-# stands here because an unrelated pytest run imports this module and the plugin, and should import nothing else of ours.
+# stands here because an unrelated pytest run imports this module and the plugin, and nothing else of ours.
 _running_test: ContextVar[Any] = ContextVar("xai_assert_running_test", default=None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xai_assert.batching import Samples
@@ -55,6 +54,7 @@ def assert_attribution_fidelity(
         TypeError: no bound was given.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> assert_attribution_fidelity(
         ...     nn.Conv2d(3, 1, 3), "saliency", torch.rand(8, 3, 8, 8), task="depth", min_af=-1
@@ -103,6 +103,7 @@ def assert_faithfulness_estimate(
         TypeError: no bound was given.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> images = torch.rand(4, 3, 8, 8)
         >>> assert_faithfulness_estimate(nn.Conv2d(3, 1, 1), "saliency", images, task="depth", min_fe=-1).mode
@@ -111,9 +112,7 @@ def assert_faithfulness_estimate(
     __tracebackhide__ = True
     bound = Bound(min_fe, max_fe, confidence, label="_fe")
     evaluation = as_evaluation(subject, images, options)
-    measure = functools.partial(
-        faithfulness_estimate, evaluation, perturbation=perturbation, groups=groups, mode=mode
-    )
+    measure = functools.partial(faithfulness_estimate, evaluation, perturbation=perturbation, groups=groups, mode=mode)
     score = measure(method)
     settle(score, bound, evaluation, control=lambda: measure("random"))
     return score
@@ -134,6 +133,7 @@ def assert_score(
         TypeError: no bound was given.
 
     Example:
+        >>> import torch
         >>> mine = Score(torch.tensor([0.4, 0.6]), ("a", "b"), "agreement")
         >>> assert_score(mine, min=0.3)
         <Score agreement 0.500 over 2 images>
@@ -145,9 +145,7 @@ def assert_score(
     return score
 
 
-def settle(
-    score: Score, bound: Bound, evaluation: Evaluation | None = None, *, control: Control | None = None
-) -> None:
+def settle(score: Score, bound: Bound, evaluation: Evaluation | None = None, *, control: Control | None = None) -> None:
     """Judge, record, and raise with the explanation if it did not pass."""
     __tracebackhide__ = True
     verdict = judge(score, bound)

@@ -134,9 +134,11 @@ def check_gates_match(
     """
     cells = list(cells)
     for gate in gates:
-        known = {name: [n for n in names if fnmatch.fnmatchcase(n, getattr(gate, name, ""))] for name, names in narrowed.items()}
-        loose = {name: "*" for name in PATTERNS if known.get(name)}
-        wide = dataclasses.replace(gate, fraction=None if "fraction" in narrowed else gate.fraction, **loose)
+        loose: dict[str, Any] = {"fraction": None} if "fraction" in narrowed else {}
+        for name in PATTERNS:
+            if any(fnmatch.fnmatchcase(known, getattr(gate, name)) for known in narrowed.get(name, ())):
+                loose[name] = "*"
+        wide = dataclasses.replace(gate, **loose)
         if not any(wide.matches(cell) for cell in cells):
             raise GatesError(f"gates file {path}: {gate} matches no cell; {_misfit(wide, cells)}")
 

@@ -83,7 +83,9 @@ def fe(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction
     return evaluation.faithfulness_estimate(method, perturbation=perturbation)
 
 
-@register_metric("fe_cumulative", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation, mode="cumulative")])
+@register_metric(
+    "fe_cumulative", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation, mode="cumulative")]
+)
 def fe_cumulative(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Faithfulness estimate of cumulative groups."""
     return evaluation.faithfulness_estimate(method, perturbation=perturbation, mode="cumulative")

@@ -12,7 +12,7 @@ import torch
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python, torch and this package, and the CUDA that torch was built with."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
     try:
         found["xai_assert"] = importlib.metadata.version("xai-assert")
     except importlib.metadata.PackageNotFoundError:

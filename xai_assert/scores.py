@@ -38,7 +38,7 @@ def attribution_fidelity(
     asr: AsrRule = "relevant",
     **options: Any,
 ) -> FidelityScore:
-    """Attribution fidelity (AF) and attack success rate of a method on a subject ("Shedding Light on Depth", 2509.15980).
+    """Attribution fidelity (AF) and attack success rate of a method ("Shedding Light on Depth", 2509.15980).
 
     R and I are the `fraction` of the pixels with the highest and the lowest relevance. Each is perturbed; rel and irr
     are the errors that follow. AF of an image is (rel - irr) / (|rel| + |irr|), in [-1, 1]; higher is better, 0 is a

@@ -50,9 +50,8 @@ class Bound:
             raise ValueError(f"beats must be 'random', not {self.beats!r}")
 
     def __str__(self) -> str:
-        parts = [
-            f"{name}{self.label}={value:g}" for name, value in (("min", self.min), ("max", self.max)) if value is not None
-        ]
+        limits = (("min", self.min), ("max", self.max))
+        parts = [f"{name}{self.label}={value:g}" for name, value in limits if value is not None]
         parts += [f"confidence={self.confidence:g}"] if self.confidence is not None else []
         parts += [f"beats={self.beats!r}"] if self.beats else []
         return ", ".join(parts)
@@ -79,10 +78,11 @@ def judge(score: Score, bound: Bound) -> Verdict:
         return Verdict("fail", f"{words}; raise the strength or the fraction")
     findings = [_limit(score, bound, side) for side in ("min", "max") if getattr(bound, side) is not None]
     findings += [_beats_random(score, bound)] if bound.beats else []
-    for outcome in ("fail", "undecided"):
-        words = [f.because for f in findings if f.outcome == outcome]
-        if words:
-            return Verdict(outcome, "; ".join(words))  # type: ignore[arg-type]
+    worst: Outcome
+    for worst in ("fail", "undecided"):
+        because = [f.because for f in findings if f.outcome == worst]
+        if because:
+            return Verdict(worst, "; ".join(because))
     return Verdict("pass")
 
 
@@ -123,7 +123,7 @@ def sign_flip_p(score: Score) -> float:
         ValueError: the score is not an AF, or has fewer than 5 images.
     """
     if score.metric != "af":
-        raise ValueError(f"beats='random' is defined for af, whose expectation is 0 for a random map, not {score.metric}")
+        raise ValueError(f"beats='random' is for af, whose expectation is 0 for a random map, not for {score.metric}")
     if len(score) < FEWEST_SIGNS:
         raise ValueError(f"beats='random' needs at least {FEWEST_SIGNS} images, the score has {len(score)}")
     found = scipy.stats.permutation_test(

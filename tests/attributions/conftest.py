@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from known_models import seeded
 
 import xai_assert as xa
 from xai_assert.models.meter import Meter
@@ -9,9 +10,7 @@ from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Subject
 
 
 def build_meter(dtype: torch.dtype) -> Subject:
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        module = Meter("xxs").to(dtype).eval()
+    module = seeded(Meter("xxs")).to(dtype).eval()
     return xa.describe(module, name="meter", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 

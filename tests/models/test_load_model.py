@@ -127,7 +127,7 @@ def test_not_yet(spec, library):
 
 def test_a_module_is_no_name():
     with pytest.raises(
-        TypeError, match=r"spec must be a registered name or 'module:factory', not a Conv2d; .*xa.describe"
+        TypeError, match=r"spec must be a registered name, 'module:factory' or a function, not a Conv2d; .*xa.describe"
     ):
         load(nn.Conv2d(3, 1, 1))
 

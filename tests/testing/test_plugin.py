@@ -46,7 +46,9 @@ def test_a_gate_that_passes_is_green_and_everything_is_written(project):
 
 
 def test_a_gate_that_fails_is_red_and_explains_itself(project):
-    project.path.joinpath("mine.toml").write_text('[[gate]]\nmetric = "af"\nmethod = "random"\nmin = 0.4\nreason = "why"\n')
+    project.path.joinpath("mine.toml").write_text(
+        '[[gate]]\nmetric = "af"\nmethod = "random"\nmin = 0.4\nreason = "why"\n'
+    )
     result = project.run_gates()
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -157,9 +159,18 @@ def test_the_suites_run_on_a_users_model(project):
     ("gates", "text"),
     [
         ('[[gate]]\nmetric = "af"\nmethdo = "saliency"\nmin = 0\n', "unknown key 'methdo'; did you mean 'method'?"),
-        ('[[gate]]\nmetric = "af"\nmodel = "net-v8"\nmin = 0\n', "matches no cell; unknown model 'net-v8'; did you mean 'net-v7'?"),
-        ('[[gate]]\nmetric = "af"\nmethod = "salency"\nmin = 0\n', "matches no cell; unknown method 'salency'; did you mean"),
-        ('[[gate]]\nmetric = "af"\nfraction = 0.2\nmin = 0\n', "matches no cell; fraction 0.2 is not among those of this run: 0.05"),
+        (
+            '[[gate]]\nmetric = "af"\nmodel = "net-v8"\nmin = 0\n',
+            "matches no cell; unknown model 'net-v8'; did you mean 'net-v7'?",
+        ),
+        (
+            '[[gate]]\nmetric = "af"\nmethod = "salency"\nmin = 0\n',
+            "matches no cell; unknown method 'salency'; did you mean",
+        ),
+        (
+            '[[gate]]\nmetric = "af"\nfraction = 0.2\nmin = 0\n',
+            "matches no cell; fraction 0.2 is not among those of this run: 0.05",
+        ),
         ('[[gate]]\nmetric = "af"\n', "an assertion needs a bound"),
         ("gate = 3", "expected [[gate]] tables and nothing else"),
     ],
@@ -204,11 +215,14 @@ def test_a_test_that_changes_the_shared_model_is_told_so(project):
 
         def test_hook(xai_model):
             xai_model.module.register_forward_hook(lambda *a: None)
+
+        def test_last(xai_model):
+            pass
         """
     )
     result = project.run_gates(gates=False)
     assert result.ret == 1
-    result.assert_outcomes(passed=3, errors=3)
+    result.assert_outcomes(passed=4, errors=3)
     result.stdout.fnmatch_lines(
         [
             "*the test changed net-v7, which all tests share: value of weight; work on a copy.deepcopy of it*",

@@ -17,9 +17,7 @@ CONTROLS = ("random", "edges")
 
 
 @register_method("random", passes=lambda: (0, 0))
-def random(
-    model: nn.Module, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int
-) -> Tensor:
+def random(model: nn.Module, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int) -> Tensor:
     """Uniform noise (B, H, W), keyed by seed and image: its expected AF is exactly 0."""
     draws = randomness.uniform(images.shape[-2:], seed=seed, image_ids=image_ids, purpose="random control")
     return draws.to(images.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -17,7 +18,7 @@ __all__ = ["load_checkpoint", "load_model", "register_model"]
 
 
 def load_model(
-    spec: str,
+    spec: str | Callable[..., Subject],
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     *,
@@ -28,7 +29,8 @@ def load_model(
 
     Args:
         spec: a registered name (`meter-xxs-nyu`, `meter-s-kitti`, ...; `meter-xxs` is the one for NYU), or
-            "module:factory": a function without arguments, or with `weights=`, that returns what `xa.describe` returns.
+            "module:factory" or such a function itself: called without arguments, or with `weights=`, it returns what
+            `xa.describe` returns.
         weights: a path; the name of published weights ("nyu", "kitti"), which are downloaded once; or None. METER is
             then drawn from `seed`, and its name ends in "-random".
         device: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:N", "mps", or a torch.device.
@@ -47,14 +49,15 @@ def load_model(
         <Subject meter-xxs-nyu-random: depth in cm, Meter, 713,464 parameters on cpu>
     """
     if not isinstance(weights, str | os.PathLike | None):
-        kind = type(weights).__name__
-        raise TypeError(f"weights must be a path, the name of published weights, or None, not a {kind}")
+        raise TypeError(
+            f"weights must be a path, the name of published weights, or None, not a {type(weights).__name__}"
+        )
     place = resolve_device(device)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
         builder = find_builder(spec)  # it may import a module that draws, so the seed comes after it
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave its mark on a CUDA not yet started
-        subject = call_builder(builder, spec, weights)
+        subject = call_builder(builder, spec if isinstance(spec, str) else builder.__qualname__, weights)
     if name is not None:
         subject = Subject(subject.module, dataclasses.replace(subject.card, name=name))
     return subject.to(place).eval().requires_grad_(False)

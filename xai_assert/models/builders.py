@@ -65,11 +65,13 @@ def call_builder(builder: Callable[..., Any], spec: str, weights: str | os.PathL
     return subject
 
 
-def find_builder(spec: str) -> Callable[..., Any]:
+def find_builder(spec: str | Callable[..., Any]) -> Callable[..., Any]:
     """The builder of that name, or the function that "module:factory" names; see `xa.load_model` for what it raises."""
+    if callable(spec) and not isinstance(spec, nn.Module):
+        return spec
     if not isinstance(spec, str):
         raise TypeError(
-            f"spec must be a registered name or 'module:factory', not a {type(spec).__name__}; "
+            f"spec must be a registered name, 'module:factory' or a function, not a {type(spec).__name__}; "
             "a module of your own becomes a subject with xa.describe"
         )
     if spec.startswith(("timm/", "hf/")) and spec not in models.names():

@@ -107,9 +107,7 @@ def register_perturbation(
     """
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        registry.perturbations.register(
-            name, Perturbation(name, function, {}, gradient, single_step), replace=replace
-        )
+        registry.perturbations.register(name, Perturbation(name, function, {}, gradient, single_step), replace=replace)
         return function
 
     return decorate

@@ -17,7 +17,9 @@ def table(records: Sequence[Record]) -> list[str]:
     lines = _aligned([HEAD, *rows]) if rows else []
     units = {s["unit_of_error"] for r in explained for s in r["scores"].values() if s.get("unit_of_error")}
     if units:
-        lines.append(f"rel, irr: mean error after perturbing the most and the least relevant pixels, in {'/'.join(units)}")
+        lines.append(
+            f"rel, irr: mean error after perturbing the most and the least relevant pixels, in {'/'.join(units)}"
+        )
     return [*lines, *_soundness(records)]
 
 

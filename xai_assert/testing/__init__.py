@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -37,14 +37,17 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
 }
 
 
+_INI_TYPE: dict[bool, Literal["linelist", "string"]] = {True: "linelist", False: "string"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xai", "xai-assert: tests for explanations")
     for name, (kind, default, text) in OPTIONS.items():
         many = kind == "many"
         help_text = f"{text} [{default}]" if default else text
         group.addoption(f"--xai-{name}", action="append" if many else "store", default=None, help=help_text)
-        ini = f"xai_{name.replace('-', '_')}"
-        parser.addini(ini, help_text, type="linelist" if many else "string", default=[] if many else "")
+        ini, ini_type = f"xai_{name.replace('-', '_')}", _INI_TYPE[many]
+        parser.addini(ini, help_text, type=ini_type, default=[] if many else "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,10 +70,11 @@ def session_of(config: pytest.Config) -> XaiSession:
         from xai_assert.testing.session import XaiSession
 
         config.stash[_SESSION] = XaiSession(config)
-    return config.stash[_SESSION]
+    session: XaiSession = config.stash[_SESSION]
+    return session
 
 
-_SESSION: pytest.StashKey[XaiSession] = pytest.StashKey()
+_SESSION = pytest.StashKey[Any]()  # the XaiSession, whose class only a run of ours imports
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -130,7 +134,7 @@ class RunningTest:
         self.records: list[dict[str, Any]] = []
 
 
-_RUNNING: pytest.StashKey[RunningTest] = pytest.StashKey()
+_RUNNING = pytest.StashKey[RunningTest]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -158,16 +162,19 @@ def pytest_runtest_makereport(
             set_properties(item, records)
     report = yield
     if records and (call.when == "call" or report.outcome != "passed"):
-        report.xai_records = [record | {"nodeid": item.nodeid} for record in records]
+        vars(report)["xai_records"] = [record | {"nodeid": item.nodeid} for record in records]
         records.clear()
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    yield
-    if _SESSION in item.config.stash:
-        session_of(item.config).check_unchanged(getattr(item, "funcargs", {}).get("xai_model"))
+    subject = getattr(item, "funcargs", {}).get("xai_model")  # fixtures are gone after the yield
+    try:
+        yield
+    finally:
+        if subject is not None and _SESSION in item.config.stash:
+            session_of(item.config).check_unchanged(subject)
 
 
 class Controller:

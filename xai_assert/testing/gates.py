@@ -72,7 +72,8 @@ def parametrize_with_gates(
 
     def decorate(function: F) -> F:
         function.xai_gates = Matrix(models, methods, perturbations, fractions, metrics)  # type: ignore[attr-defined]
-        return pytest.mark.xai(function)  # type: ignore[no-any-return]
+        marked: F = pytest.mark.xai(function)
+        return marked
 
     return decorate
 
@@ -97,7 +98,7 @@ def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
     """Called by the plugin for a decorated test."""
     from xai_assert.testing.session import ModelOption
 
-    matrix: Matrix = metafunc.function.xai_gates  # type: ignore[attr-defined]
+    matrix: Matrix = metafunc.function.xai_gates
     if matrix.models is None:
         models = session.models
     else:
@@ -199,6 +200,6 @@ class GateCheck:
             for j in judged
         ]
         name = self.param.name
-        about = {"model": name.model, "method": name.method, "perturbation": name.perturbation}
+        about: record.Record = {"model": name.model, "method": name.method, "perturbation": name.perturbation}
         about |= {"fraction": name.fraction, "of_run": self.param.of_run, "data": self._data}
         record.add(record.make_record(scores, gates, verdict, cell=str(name), **about, **more))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -97,5 +96,3 @@ def _shown(path: Path, config: pytest.Config) -> str:
         return str(path.resolve().relative_to(config.invocation_params.dir.resolve()))
     except ValueError:
         return str(path)
-
-

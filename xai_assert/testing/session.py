@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from xai_assert.testing import OPTIONS, option
 from xai_assert.testing.gates import GateCheck, GateParam
 from xai_assert.testing.unchanged import State
 
+T = TypeVar("T")
 Images = Samples
 METHODS = ("saliency", "integrated_gradients", "attention_rollout", "random", "edges")
 PERTURBATIONS = ("black", "mean", "gaussian_noise", "fgsm")
@@ -56,10 +58,7 @@ class ModelOption:
 
     def load(self, device: torch.device) -> Subject:
         if not self.loaded:
-            built = load_model(self.spec, self.weights, device)
-            if self.alias:
-                built = Subject(built.module, dataclasses.replace(built.card, name=self.alias))
-            self.loaded.append(built)
+            self.loaded.append(load_model(self.spec, self.weights, device, name=self.alias))
         return self.loaded[0]
 
 
@@ -128,6 +127,9 @@ class XaiSession:
         return model.alias or self.load(model).name
 
     def load(self, model: ModelOption) -> Subject:
+        here = str(self.config.invocation_params.dir)
+        if here not in sys.path:  # "module:factory" of a project that is not installed, as `python -m` finds it
+            sys.path.insert(0, here)
         subject = self._usage(model.load, self.device)
         if subject not in self._states:
             self._states[subject] = State.of(subject)
@@ -187,15 +189,15 @@ class XaiSession:
         fallback = OPTIONS[name][1]
         return list(option(self.config, name) or ([fallback] if fallback else default))
 
-    def _number(self, name: str, kind: Callable[[str], Any], text: str) -> Any:
+    def _number(self, name: str, kind: Callable[[str], T], text: str) -> T:
         try:
             return kind(text)
         except ValueError:
             raise pytest.UsageError(f"--xai-{name} must be a number, not {text!r}") from None
 
-    def _usage(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _usage(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call it; a mistake in what the user asked for ends the run with its text, not with a traceback."""
         try:
             return function(*arguments)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise pytest.UsageError(f"xai-assert: {error}") from error
