@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,11 +18,13 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Set the parameters with more than one dimension to normal numbers of variance 1 / fan in."""
-    for number, (_, parameter) in enumerate(sorted(module.named_parameters())):
+    """Weights normal with variance 1 / fan in, biases 0; the scales of norms (one dimension) stay as they are."""
+    for number, (name, parameter) in enumerate(sorted(module.named_parameters())):
         if parameter.ndim > 1:
             values = draw(*parameter.shape, seed=1000 * seed + number)
             parameter.data.copy_(values / parameter.shape[1:].numel() ** 0.5)
+        elif name.endswith("bias"):
+            parameter.data.zero_()
     return module
 
 
@@ -240,6 +245,21 @@ class Squares(nn.Module):
 
 class CountingAttentive(Counting):
     """A `Counting` model that shows the attention of what is in it."""
+
+    def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
+        return self.inner.attention_taps(height, width)
+
+
+class Dicey(nn.Module):
+    """`inner`, which shows its attention, but for draws from every global random state on each call."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.rand(3), np.random.rand(3), random.random()
+        return self.inner(images)
 
     def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
         return self.inner.attention_taps(height, width)

@@ -126,6 +126,14 @@ class TestInside:
             model(rows).sum().backward()
         assert all(p.grad is None for p in model.parameters())
 
+    def test_a_model_made_in_inference_mode_comes_out_as_it_was(self):
+        """Its weights can enter no gradient, and torch says so; their flags cannot be set back, so they are let be."""
+        with torch.inference_mode():
+            model = nn.Linear(4, 1)
+        with undisturbed(model):
+            model(draw(3, 4))
+        assert model.weight.requires_grad
+
     def test_a_module_without_parameters(self):
         with undisturbed(nn.Identity()):
             pass

@@ -56,9 +56,8 @@ def assert_attribution_fidelity(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> assert_attribution_fidelity(
-        ...     nn.Conv2d(3, 1, 3), "saliency", torch.rand(8, 3, 8, 8), task="depth", min_af=-1
-        ... ).metric
+        >>> images = torch.rand(8, 3, 8, 8)
+        >>> assert_attribution_fidelity(nn.Conv2d(3, 1, 1), "edges", images, task="depth", min_af=-1).metric
         'af'
     """
     __tracebackhide__ = True
@@ -106,7 +105,7 @@ def assert_faithfulness_estimate(
         >>> import torch
         >>> from torch import nn
         >>> images = torch.rand(4, 3, 8, 8)
-        >>> assert_faithfulness_estimate(nn.Conv2d(3, 1, 1), "saliency", images, task="depth", min_fe=-1).mode
+        >>> assert_faithfulness_estimate(nn.Conv2d(3, 1, 1), "edges", images, task="depth", min_fe=-1).mode
         'single'
     """
     __tracebackhide__ = True

@@ -22,7 +22,11 @@ CUDA_PROBE, CUDA_MOST, CUDA_SHARE = 2, 256, 0.5
 
 @dataclass(frozen=True)
 class Sample:
-    """One image (C, H, W), its stable id and, where it is known, its ground truth (H', W')."""
+    """One image (C, H, W), its stable id and, where it is known, its ground truth (H', W').
+
+    >>> Sample(torch.zeros(3, 4, 4), "kitchen_0007").id
+    'kitchen_0007'
+    """
 
     image: Tensor
     id: ImageId

@@ -30,7 +30,8 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _flags(module: nn.Module) -> Iterator[None]:
     training = [(m, m.training) for m in module.modules()]
-    trainable = [(p, p.requires_grad) for p in module.parameters()]
+    # the flag of a tensor made in inference mode could not be set back outside it
+    trainable = [(p, p.requires_grad) for p in module.parameters() if not p.is_inference()]
     try:
         for m, _ in training:
             m.training = False

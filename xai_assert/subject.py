@@ -28,6 +28,9 @@ class Card:
     mean) / std. `layout` is the order of the colour channels, "RGB" or "BGR". Sizes are (height, width) in pixels;
     data sets use them, a call does not enforce them. `output` picks the prediction out of a raw output that is a
     tuple, dict or dataclass.
+
+    >>> Card(name="raw", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).colour((1.0, 0.5, 0.0)).flatten().tolist()
+    [1.0, 0.5, 0.0]
     """
 
     name: str

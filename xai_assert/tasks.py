@@ -17,6 +17,9 @@ class Task(ABC):
     """The meaning of an output. A new one is this class with these seven methods; see `Depth`.
 
     Everything is per sample: B outputs give a tensor (B,). Errors are never negative and never clipped.
+
+    >>> Depth().error(torch.zeros(2, 4, 4), torch.full((2, 4, 4), 3.0)).tolist()
+    [3.0, 3.0]
     """
 
     name: str

@@ -100,8 +100,8 @@ class TestAgreement:
             images, black, n_steps=10, method="riemann_middle", internal_batch_size=5
         )
         found = integrated(meter64, images, steps=10)
-        # Captum keeps the weight of a step, 1/10, in float32: a relative 1.5e-8.
-        torch.testing.assert_close(found, theirs, rtol=2e-8, atol=1e-12 * float(theirs.abs().max()))
+        # Captum keeps the weights of the steps in float32, whatever the images are in: 6e-8 of each term.
+        torch.testing.assert_close(found, theirs, rtol=0, atol=1e-7 * float(theirs.abs().max()))
 
     def test_in_float32_to_float_precision(self, meter):
         images = draw(1, 3, 64, 128)

@@ -28,6 +28,9 @@ class Method:
     "max_abs" (largest absolute value over the channels) or "abs_sum" (absolute value of their sum). `gradient` says
     that the map follows the gradient of the target, so that a single-step attack would judge it by itself. `passes`
     are the forward and gradient passes it makes for an image, where that is known.
+
+    >>> method("integrated_gradients", steps=64).passes(steps=64)
+    (0, 64)
     """
 
     name: str

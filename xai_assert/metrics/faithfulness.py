@@ -53,7 +53,13 @@ def pearson(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FaithfulnessScore(Score):
-    """FE of every image. `constant` (n,) marks those where relevance or error did not vary: their FE is 0."""
+    """FE of every image. `constant` (n,) marks those where relevance or error did not vary: their FE is 0.
+
+    >>> from xai_assert.evaluation import Evaluation
+    >>> ev = Evaluation(torch.nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
+    >>> ev.faithfulness_estimate("edges").degenerate
+    0
+    """
 
     constant: Tensor
     groups: int

@@ -65,6 +65,11 @@ class FidelityScore(Score):
     `relevant_error`, `irrelevant_error` (n,) are the errors after R and I were perturbed, in `unit_of_error`, against
     `reference`. `responsive` (n,) is False where neither changed the prediction: AF is 0 there. Errors below `floor`
     count as 0 (where the clean prediction is 0 everywhere, only an error of 0 does).
+
+    >>> from xai_assert.evaluation import Evaluation
+    >>> ev = Evaluation(torch.nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
+    >>> ev.attribution_fidelity("edges").relevant_error.shape
+    torch.Size([4])
     """
 
     relevant_error: Tensor

@@ -25,6 +25,9 @@ class Perturbation:
     `function(images, *, ...)` returns the whole picture perturbed, (B, C, H, W); only the selected pixels are taken
     from it, so R and I see the same field. `gradient` says that it costs one gradient pass, `single_step` that it is an
     attack of one step from the clean input: gradient maps are judged by themselves then (`circular`).
+
+    >>> perturbation("fgsm").single_step
+    True
     """
 
     name: str

@@ -1,0 +1,316 @@
+"""What holds for every method: how it is named, checked and reduced."""
+
+import pytest
+import torch
+from known_models import Attentive, Pixelwise, ReturnsTuple, WrongBatch, draw, seeded
+from torch import nn
+
+import xai_assert as xa
+from xai_assert import registry
+from xai_assert.attributions import as_method, check_ranks
+from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Subject
+
+IMAGES = draw(5, 3, 12, 20)
+IDS = ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+class Untidy(Attentive):
+    """Attention between a dropout, a batch norm and a shared layer, in training mode with one weight frozen."""
+
+    def __init__(self):
+        super().__init__(prefix=1)
+        shared = nn.Conv2d(3, 3, 1)
+        self.before = nn.Sequential(nn.ReLU(inplace=True), shared, nn.BatchNorm2d(3), nn.Dropout(), shared)
+        self.embed.weight.requires_grad_(False)
+        self.before[2].eval()
+        seeded(self)
+
+    def forward(self, images):
+        if self.training:
+            raise RuntimeError("still training")
+        return super().forward(self.before(images.add_(1)))  # it writes on its input
+
+
+def untidy(dtype=torch.float32) -> Subject:
+    return xa.describe(Untidy().to(dtype).train(), name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+METHODS = [
+    xa.method("saliency"),
+    xa.method("integrated_gradients", steps=3),
+    xa.method("attention_rollout"),
+    xa.method("random"),
+    xa.method("edges"),
+]
+
+
+def test_every_method_of_ours_is_listed_here():
+    ours = {name for name in registry.methods.names() if registry.methods.get(name).function.__module__.startswith("xai_assert")}
+    assert ours == {m.name for m in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+class TestEveryMethod:
+    """The tester class: a new method is added to METHODS and passes through all of this."""
+
+    def test_the_shapes(self, method):
+        attribution = xa.attribute(untidy(), IMAGES, method)
+        heatmap = xa.heatmap(untidy(), IMAGES, method)
+        assert attribution.shape in {(5, 3, 12, 20), (5, 12, 20)}
+        assert heatmap.shape == (5, 12, 20)
+        assert heatmap.dtype == torch.float32
+        assert heatmap.min() >= 0
+        check_ranks(heatmap, IDS, method)
+
+    def test_images_that_are_part_of_a_graph(self, method):
+        leaf = IMAGES.clone().requires_grad_(True)
+        found = xa.attribute(untidy(), leaf * 1, method)
+        assert torch.equal(found, xa.attribute(untidy(), IMAGES, method))
+        assert leaf.grad is None
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_it_runs_in_whatever_mode_the_caller_is(self, method, mode):
+        subject = untidy()
+        expected = xa.attribute(subject, IMAGES, method)
+        with mode():
+            images = IMAGES * 1  # under inference_mode an inference tensor
+            found = xa.attribute(subject, images, method)
+        assert torch.equal(found, expected)
+        assert not found.is_inference()
+
+    @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
+    def test_the_batch_size_does_not_matter(self, method, batch_size):
+        expected = xa.attribute(untidy(), IMAGES, method, image_ids=IDS, batch_size=5)
+        found = xa.attribute(untidy(), IMAGES, method, image_ids=IDS, batch_size=batch_size)
+        # what a convolution's choice of algorithm moves, through a dozen layers of float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+    def test_nor_does_the_order_of_the_images(self, method):
+        order = [3, 0, 4]
+        expected = xa.attribute(untidy(), IMAGES, method, image_ids=IDS)[order]
+        found = xa.attribute(untidy(), IMAGES[order], method, image_ids=[IDS[i] for i in order])
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.2)])
+    def test_other_precisions(self, method, dtype, tolerance):
+        """Against float32; bfloat16 has 8 bits, a few of which a dozen layers use up."""
+        expected = xa.heatmap(untidy(), IMAGES, method)
+        found = xa.heatmap(untidy(dtype), IMAGES.to(dtype), method)
+        assert found.dtype == torch.float32
+        difference = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+        assert difference.max() < tolerance
+
+    @pytest.mark.parametrize(
+        "reorder",
+        [
+            lambda x: x.to(memory_format=torch.channels_last),
+            lambda x: x.mT.contiguous().mT,
+            lambda x: torch.stack([x, x], -1)[..., 0],
+        ],
+        ids=["channels_last", "transposed", "strided"],
+    )
+    def test_the_layout_in_memory_does_not_matter(self, method, reorder):
+        images = reorder(IMAGES)
+        assert images.stride() != IMAGES.stride()
+        expected = xa.attribute(untidy(), IMAGES, method)
+        found = xa.attribute(untidy(), images, method)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+    def test_a_data_set_is_explained_as_a_tensor_is(self, method):
+        data = [xa.Sample(image, name) for image, name in zip(IMAGES, IDS, strict=True)]
+        expected = xa.attribute(untidy(), IMAGES, method, image_ids=IDS)
+        assert torch.equal(xa.attribute(untidy(), data, method), expected)
+
+    def test_a_model_that_returns_something_else_is_named(self, method):
+        for module, text in ((ReturnsTuple(), "returned a tuple"), (WrongBatch(), r"returned \(8, 1, 12, 20\) for 4 images")):
+            subject = xa.describe(module, name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+            with pytest.raises(xa.ModelOutputError, match=f"net {text}"):
+                xa.attribute(subject, IMAGES, method)
+
+    def test_bad_images_are_refused(self, method):
+        with pytest.raises(ValueError, match=r"images must be \(B, C, H, W\), not \(3, 12, 20\)"):
+            xa.attribute(untidy(), IMAGES[0], method)
+        with pytest.raises(ValueError, match="images have 1 channels, the model's card says 3"):
+            xa.attribute(untidy(), IMAGES[:, :1], method)
+
+
+@pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1)])
+@pytest.mark.parametrize("name", ["saliency", "integrated_gradients", "random", "edges"])
+def test_pictures_one_pixel_wide(name, size):
+    subject = xa.describe(Pixelwise(draw(3, *size)), name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert xa.heatmap(subject, draw(1, 3, *size), name).shape == (1, *size)
+
+
+def constant(shape, value=1.0):
+    """A user's method that returns this shape for two images."""
+    return lambda model, images, target: torch.full(shape, value)
+
+
+def explain(method):
+    return xa.heatmap(Pixelwise(draw(3, 4, 6)), draw(2, 3, 4, 6), method, task="depth")
+
+
+class TestUsersMethods:
+    def test_a_callable_is_given_the_model_the_images_and_the_target(self):
+        seen = {}
+
+        def mine(model, images, target):
+            seen.update(model=model, images=images, target=target(model(images)))
+            return images
+
+        weights, images = draw(3, 4, 6), draw(2, 3, 4, 6, seed=1)
+        xa.attribute(Pixelwise(weights), images, mine, task="depth")
+        assert isinstance(seen["model"], Subject)
+        assert torch.equal(seen["images"], images)
+        assert seen["target"].shape == (2,)
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+    def test_it_may_take_gradients_in_whatever_mode_the_caller_is(self, mode):
+        def mine(model, images, target):
+            images.requires_grad_(True)
+            return torch.autograd.grad(target(model(images)).sum(), images)[0]
+
+        model, images = Pixelwise(draw(3, 4, 6)), draw(2, 3, 4, 6)
+        with mode():
+            found = xa.attribute(model, images, mine, task="depth")
+        # one division by HW = 24
+        torch.testing.assert_close(found, (model.weights / 24).expand_as(found), rtol=1e-6, atol=0)
+
+    def test_it_may_ask_for_ids_and_seed(self):
+        def mine(model, images, target, *, image_ids, seed):
+            return torch.full_like(images, seed) * len(image_ids)
+
+        found = xa.attribute(Pixelwise(draw(3, 4, 6)), draw(2, 3, 4, 6), mine, task="depth", seed=7)
+        assert (found == 14).all()
+
+    def test_its_parameters_are_passed_and_written(self):
+        method = xa.method(lambda model, images, target, power=1: images**power, power=2)
+        assert str(method) == "<lambda>(power=2)"
+        assert explain(method).shape == (2, 4, 6)
+
+    @pytest.mark.parametrize("shape", [(2, 3, 4, 6), (2, 1, 4, 6), (2, 4, 6)])
+    def test_three_shapes_are_maps(self, shape):
+        assert explain(constant(shape)).shape == (2, 4, 6)
+
+    @pytest.mark.parametrize("shape", [(2, 3, 6, 4), (2, 2, 4, 6), (1, 4, 6), (4, 6), (2, 3), (2, 1, 1, 4, 6)])
+    def test_a_wrong_shape_is_refused(self, shape):
+        with pytest.raises(ValueError, match=r"for images \(2, 3, 4, 6\); an attribution is \(B, C, H, W\) or") as error:
+            explain(constant(shape))
+        assert f"method <lambda> returned {shape}" in str(error.value)
+
+    @pytest.mark.parametrize("what", [None, [[1.0]], 3.0])
+    def test_what_is_no_tensor_is_refused(self, what):
+        with pytest.raises(TypeError, match=f"method <lambda> returned a {type(what).__name__}, not a tensor"):
+            explain(lambda model, images, target: what)
+
+    @pytest.mark.parametrize("method", [None, 3, ["saliency"]])
+    def test_what_is_no_method_is_refused(self, method):
+        with pytest.raises(TypeError, match="method must be a name, an xa.method.* or a callable, not"):
+            explain(method)
+
+    def test_an_unknown_name(self):
+        with pytest.raises(xa.UnknownNameError, match="unknown method 'salincy'; did you mean 'saliency'"):
+            explain("salincy")
+
+
+class TestReduction:
+    """Two pixels, three channels; by hand."""
+
+    attribution = torch.tensor([[[[1.0, -4.0]], [[-3.0, 0.5]], [[1.0, 0.5]]]])
+
+    def heatmap(self, **options):
+        with registry.isolated():
+            xa.register_method("mine", **options)(lambda model, images, target: images)
+            return xa.method("mine").heatmap(self.attribution).tolist()
+
+    def test_max_abs(self):
+        assert self.heatmap(reduction="max_abs") == [[[3.0, 4.0]]]
+
+    def test_abs_sum(self):
+        assert self.heatmap() == self.heatmap(signed="abs") == [[[1.0, 3.0]]]
+
+    def test_the_sum_as_it_is(self):
+        assert self.heatmap(signed="as_is") == [[[-1.0, -3.0]]]
+
+    def test_half_precision_is_summed_in_full(self):
+        attribution = torch.tensor([256.0, 1.0, 1.0], dtype=torch.bfloat16).reshape(1, 3, 1, 1)
+        assert as_method("integrated_gradients").heatmap(attribution).item() == 258  # 256 + 1 is 256 in 8 bits
+
+
+class TestSigns:
+    """A map (B, H, W) with negative values: what they mean must be said."""
+
+    map = torch.tensor([[[1.0, -4.0], [0.0, 2.0]]])
+
+    def heatmap(self, **options):
+        return xa.method(lambda model, images, target: images, **options).heatmap(self.map).tolist()
+
+    def test_without_a_word_it_is_refused_with_both_remedies(self):
+        with pytest.raises(ValueError, match="map .B, H, W. with negative values.*signed='abs'.*or signed='as_is'"):
+            self.heatmap()
+
+    def test_abs(self):
+        assert self.heatmap(signed="abs") == [[[1.0, 4.0], [0.0, 2.0]]]
+
+    def test_as_is(self):
+        assert self.heatmap(signed="as_is") == self.map.tolist()
+
+    def test_the_word_stays_when_parameters_are_added(self):
+        assert xa.method(xa.method(lambda m, x, t, k=1: x, signed="abs"), k=2).signed == "abs"
+
+    @pytest.mark.parametrize("signed", ["absolute", True, 0])
+    def test_another_word(self, signed):
+        with pytest.raises(ValueError, match=f"signed must be 'as_is' or 'abs', not {signed!r}"):
+            self.heatmap(signed=signed)
+
+
+class TestRanks:
+    """A heatmap that ranks no pixel before another is refused, with the images it is of."""
+
+    good = draw(4, 2, 3).abs()
+
+    @pytest.mark.parametrize(
+        ("bad", "what"),
+        [(0.0, "constant"), (5.0, "constant"), (float("nan"), "not finite"), (float("inf"), "not finite")],
+    )
+    def test_wholly_bad_maps(self, bad, what):
+        heatmap = self.good.clone()
+        heatmap[1], heatmap[3] = bad, bad
+        with pytest.raises(xa.DegenerateHeatmapError, match=f"heatmap of mine is {what}.* 2 of 4 images .b.png, d.png.;"):
+            check_ranks(heatmap, IDS[:4], "mine")
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    def test_one_bad_value(self, bad):
+        heatmap = self.good.clone()
+        heatmap[2, 1, 1] = bad
+        with pytest.raises(xa.DegenerateHeatmapError, match="not finite .* 1 of 4 images .c.png."):
+            check_ranks(heatmap, IDS[:4], "mine")
+
+    def test_one_pixel_that_differs_is_a_ranking(self):
+        heatmap = torch.zeros(1, 2, 3)
+        heatmap[0, 0, 0] = 1e-30
+        check_ranks(heatmap, ["a"], "mine")
+
+
+class TestKeys:
+    def test_methods_that_would_return_the_same_share_a_key(self):
+        assert as_method("saliency").key == xa.method("saliency").key
+        assert xa.method("integrated_gradients", steps=5).key == as_method("integrated_gradients(steps=5)").key
+
+    def test_others_do_not(self):
+        zero, black = torch.zeros(()), "black"
+        keys = {
+            as_method(m).key
+            for m in (
+                "saliency",
+                "integrated_gradients",
+                xa.method("integrated_gradients", steps=5),
+                xa.method("integrated_gradients", steps=5, baseline=black),
+                xa.method("integrated_gradients", steps=5, baseline=zero),
+                xa.method("integrated_gradients", steps=5, baseline=zero.clone()),
+                xa.method("integrated_gradients", signed="as_is"),
+                lambda m, x, t: x,
+                lambda m, x, t: -x,
+            )
+        }
+        assert len(keys) == 9

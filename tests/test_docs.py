@@ -1,0 +1,38 @@
+"""What the documents say is run: every example of a docstring, and the Python of the README."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import xai_assert
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(xai_assert.__path__, "xai_assert."))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_docstrings(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
+
+
+def test_every_public_function_and_class_has_an_example():
+    bare = []
+    for name in xai_assert.__all__:
+        thing = getattr(xai_assert, name)
+        error = isinstance(thing, type) and issubclass(thing, Exception | Warning)
+        if not error and callable(thing) and ">>>" not in (thing.__doc__ or ""):
+            bare.append(name)
+    assert bare == []
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    with xai_assert.registry.isolated():
+        exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
