@@ -83,7 +83,8 @@ class TestImages:
             fidelity(images=[draw(3, 8, 8), draw(3, 8, 9)])
 
     def test_a_data_set_of_something_else(self):
-        with pytest.raises(TypeError, match=r"images\[0\] must be a Sample, an image or \(image, ground truth\), not str"):
+        words = r"images\[0\] must be a Sample, an image or \(image, ground truth\), not str"
+        with pytest.raises(TypeError, match=words):
             fidelity(images=["a.png", "b.png"])
 
     def test_other_number_of_ids(self):
@@ -120,7 +121,7 @@ class TestModel:
             fidelity(task="dept")
 
     def test_nan(self):
-        with pytest.raises(xa.ModelOutputError, match="ReturnsNaN returned NaN or infinity for images 0, 1, 2$"):
+        with pytest.raises(xa.ModelOutputError, match=r"ReturnsNaN returned NaN or infinity for images 0, 1, 2$"):
             fidelity(ReturnsNaN())
 
     def test_tuple(self):
@@ -209,7 +210,7 @@ class TestOptions:
         assert len(fidelity(fraction=0.00782)) == 3
 
     def test_fraction_that_makes_the_ends_overlap(self):
-        with pytest.raises(ValueError, match="fraction 0.5 of 3x3 pixels makes R and I overlap; use a smaller one"):
+        with pytest.raises(ValueError, match=r"fraction 0\.5 of 3x3 pixels makes R and I overlap; use a smaller one"):
             fidelity(nn.Conv2d(3, 1, 1), "edges", draw(2, 3, 3, 3), fraction=0.5)
 
     @pytest.mark.parametrize("perturbation", ["black", "mean"])
@@ -223,7 +224,7 @@ class TestOptions:
             fidelity(method="integrated_gradients")
 
     def test_unknown_method(self):
-        with pytest.raises(ValueError, match="unknown method 'salience'; did you mean 'saliency'.*known: .*random"):
+        with pytest.raises(ValueError, match=r"unknown method 'salience'; did you mean 'saliency'.*known: .*random"):
             fidelity(method="salience")
 
     def test_unknown_perturbation(self):
@@ -231,7 +232,8 @@ class TestOptions:
             fidelity(perturbation="gausian_noise")
 
     def test_unknown_parameter(self):
-        with pytest.raises(TypeError, match="perturbation 'gaussian_noise' takes no parameter 'sgima'; it takes: .*sigma"):
+        words = r"perturbation 'gaussian_noise' takes no parameter 'sgima'; it takes: .*sigma"
+        with pytest.raises(TypeError, match=words):
             fidelity(perturbation=xa.perturbation("gaussian_noise", sgima=1))
 
     @pytest.mark.parametrize("method", [None, 3, IMAGES], ids=["None", "3", "the images"])
@@ -252,7 +254,7 @@ class TestOptions:
         ev = xa.Evaluation(pixelwise(), IMAGES, task="depth")
         with pytest.raises(TypeError, match="images, batch_size, seed: already fixed by the Evaluation; give it there"):
             xa.attribution_fidelity(ev, "saliency", IMAGES, seed=1, batch_size=2)
-        with pytest.raises(TypeError, match="^task: already fixed by the Evaluation"):
+        with pytest.raises(TypeError, match=r"^task: already fixed by the Evaluation"):
             xa.faithfulness_estimate(ev, "saliency", task="depth")
 
     @pytest.mark.parametrize("groups", [1, 0, 2.0, "16", True])
@@ -304,7 +306,8 @@ class TestGroundTruth:
             fidelity(ground_truth=truth, reference="ground_truth")
 
     def test_beside_a_data_set(self):
-        with pytest.raises(TypeError, match="ground_truth= and image_ids= go with a tensor of images; a data set brings"):
+        words = "ground_truth= and image_ids= go with a tensor of images; a data set brings its own"
+        with pytest.raises(TypeError, match=words):
             fidelity(images=list(IMAGES), ground_truth=draw(3, 8, 8))
 
     def test_of_some_images_only(self):

@@ -59,10 +59,14 @@ class TestTensors:
             (None, TypeError, r"images: give a tensor \(B, C, H, W\) or a data set"),
             (3, TypeError, r"images must be a tensor \(B, C, H, W\) or a data set, not int"),
             (iter([]), TypeError, "or a data set, not list_iterator"),
-            (torch.zeros(3, 4, 4), ValueError, r"images must be \(B, C, H, W\), not \(3, 4, 4\); add or drop a dimension"),
+            (torch.zeros(3, 4, 4), ValueError, r"images must be \(B, C, H, W\), not \(3, 4, 4\); add or drop"),
             (torch.zeros(1, 2, 3, 4, 4), ValueError, r"not \(1, 2, 3, 4, 4\)"),
-            (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), TypeError, "floating point and preprocessed, not torch.uint8; divide"),
-            (torch.zeros(1, 1, 4, 4), ValueError, r"images have 1 channels, the model's card says 3; shape \(1, 1, 4, 4\)"),
+            (
+                torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+                TypeError,
+                "floating point and preprocessed, not torch.uint8;",
+            ),
+            (torch.zeros(1, 1, 4, 4), ValueError, r"have 1 channels, the model's card says 3; shape \(1, 1, 4, 4\)"),
             (torch.zeros(0, 3, 4, 4), ValueError, "images: the batch is empty"),
             ([], ValueError, "images: the batch is empty"),
         ],
@@ -76,7 +80,7 @@ class TestTensors:
         images = draw(4, 3, 4, 4)
         images[1, 2, 3, 3] = images[3, 0, 0, 0] = bad
         source = ImageSource(images, image_ids=["a.png", "b.png", "c.png", "d.png"])
-        with pytest.raises(ValueError, match="images must be finite; NaN or infinity in: b.png, d.png"):
+        with pytest.raises(ValueError, match=r"images must be finite; NaN or infinity in: b.png, d.png"):
             source.batch(0, 4)
         assert len(source.batch(2, 3)) == 1
 
@@ -89,7 +93,7 @@ class TestTensors:
             ({"ground_truth": torch.ones(3, 4, 4)}, ValueError, r"ground_truth must be .* with B = 2, not \(3, 4, 4\)"),
             ({"ground_truth": torch.ones(4, 4)}, ValueError, r"with B = 2, not \(4, 4\)"),
             ({"ground_truth": torch.ones(2, 3, 4, 4)}, ValueError, r"with B = 2, not \(2, 3, 4, 4\)"),
-            ({"ground_truth": np.ones((2, 4, 4))}, TypeError, r"ground_truth must be a tensor \(B, H, W\), not ndarray"),
+            ({"ground_truth": np.ones((2, 4, 4))}, TypeError, r"ground_truth must be a tensor .*, not ndarray"),
         ],
     )
     def test_bad_companions(self, options, error, text):
@@ -125,14 +129,18 @@ class TestDataSets:
     @pytest.mark.parametrize(
         ("items", "error", "text"),
         [
-            ([np.zeros((3, 4, 4))], TypeError, r"images\[0\] must be a Sample, an image or .image, ground truth., not ndarray"),
+            ([np.zeros((3, 4, 4))], TypeError, r"images\[0\] must be a Sample, an image or .*, not ndarray"),
             ([xa.Sample(np.zeros((3, 4, 4)), "a")], TypeError, r"images\[0\] must be"),
             ([(torch.zeros(3, 4, 4), 7)], TypeError, r"images\[0\] must be .*, not tuple"),
             ("ab", TypeError, r"images\[0\] must be .*, not str"),
-            ([torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)], ValueError, r"must have one size, not \[\(3, 4, 4\), \(3, 4, 5\)\]; res"),
+            (
+                [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)],
+                ValueError,
+                r"have one size, not \[\(3, 4, 4\), \(3, 4, 5\)\]",
+            ),
             ([torch.zeros(4, 4)] * 2, ValueError, r"images must be \(B, C, H, W\), not \(2, 4, 4\)"),
             ([torch.zeros(1, 4, 4)] * 2, ValueError, "images have 1 channels, the model's card says 3"),
-            ([torch.zeros(3, 4, 4, dtype=torch.long)] * 2, TypeError, "floating point and preprocessed, not torch.int64"),
+            ([torch.zeros(3, 4, 4, dtype=torch.long)] * 2, TypeError, "floating point and preprocessed, not torch.int"),
             ([torch.full((3, 4, 4), torch.nan)] * 2, ValueError, "images must be finite; NaN or infinity in: 0, 1"),
             (
                 [xa.Sample(torch.zeros(3, 4, 4), "a", torch.ones(4, 4)), xa.Sample(torch.zeros(3, 4, 4), "b")],
@@ -221,7 +229,8 @@ class TestOutOfMemory:
     @pytest.mark.parametrize("room", [1, 2, 3, 5, 20])
     def test_nothing_is_lost_or_repeated(self, room):
         failed = []
-        found = list(run_batches(ImageSource(torch.zeros(37, 1, 1, 1)), BatchSizer("auto", CPU), self.worker(room, failed)))
+        source = ImageSource(torch.zeros(37, 1, 1, 1))
+        found = list(run_batches(source, BatchSizer("auto", CPU), self.worker(room, failed)))
         assert [i for ids in found for i in ids] == list(range(37))
         assert max(map(len, found)) <= room
         assert failed or room >= 4  # it starts at 4; whether it then grows into the wall depends on the clock
@@ -301,7 +310,7 @@ class TestRunClean:
             run_clean(subject, draw(2, 3, 4, 4))
 
     def test_so_is_one_of_another_precision(self):
-        with pytest.raises(xa.ModelOutputError, match="of torch.float64: "):
+        with pytest.raises(xa.ModelOutputError, match=r"of torch.float64: "):
             run_clean(as_subject(nn.Conv2d(3, 1, 1)), draw(2, 3, 4, 4).double())
 
     def test_a_models_own_assertion_is_no_verdict(self):
@@ -313,7 +322,7 @@ class TestRunClean:
             run_clean(as_subject(Asserts()), draw(1, 3, 4, 4))
 
     def test_an_output_error_keeps_its_own_words(self):
-        with pytest.raises(xa.ModelOutputError, match="^ReturnsTuple returned a tuple"):
+        with pytest.raises(xa.ModelOutputError, match=r"^ReturnsTuple returned a tuple"):
             run_clean(as_subject(ReturnsTuple()), draw(1, 3, 4, 4))
 
     def test_out_of_memory_stays_what_it_is(self):

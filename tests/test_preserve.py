@@ -164,5 +164,6 @@ def test_the_check_itself_notices_a_change():
         torch.rand(1)
 
     for damage in (flag, weight, trainable, gradient, hook, buffer, generator):
-        with torch.random.fork_rng(devices=()), pytest.raises(AssertionError, match="changed"), untouched(model := untidy()):
+        model = untidy()
+        with torch.random.fork_rng(devices=()), pytest.raises(AssertionError, match="changed"), untouched(model):
             damage(model)

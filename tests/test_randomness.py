@@ -1,6 +1,7 @@
 """Random numbers are keyed by (seed, image id, purpose) and by nothing else."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def permutations(ids, *, seed=0, purpose="noise"):
 class TestKeys:
     @pytest.mark.parametrize("split", [[0, 1, 2, 3, 4], [0, 1, 4], [0, 3, 4]])
     def test_any_split_into_batches_is_bitwise_equal(self, draw, split):
-        parts = [draw(IDS[start:stop]) for start, stop in zip(split, split[1:], strict=False)]
+        parts = [draw(IDS[start:stop]) for start, stop in pairwise(split)]
         assert torch.equal(torch.cat(parts), draw(IDS))
 
     def test_any_order_and_subset_is_bitwise_equal(self, draw):

@@ -47,16 +47,16 @@ class TestCard:
             subject().card.name = "other"
 
 
+CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # one subtraction and one division in float32
+
+
 class TestColours:
     """A colour of the picture, as the network sees it: (colour - mean) / std, channel by channel."""
-
-    # one subtraction and one division in float32
-    tolerance = {"rtol": 1e-6, "atol": 1e-6}
 
     def test_normalised_input(self):
         card = subject(mean=IMAGENET_MEAN, std=IMAGENET_STD).card
         expected = [(c - m) / s for c, m, s in zip((1.0, 0.5, 0.0), IMAGENET_MEAN, IMAGENET_STD, strict=True)]
-        torch.testing.assert_close(card.colour((1.0, 0.5, 0.0)).flatten(), torch.tensor(expected), **self.tolerance)
+        torch.testing.assert_close(card.colour((1.0, 0.5, 0.0)).flatten(), torch.tensor(expected), **CLOSE)
 
     def test_raw_input(self):
         card = subject(mean=[0, 0, 0], std=[1, 1, 1]).card
@@ -70,10 +70,10 @@ class TestColours:
     def test_other_channel_counts_take_the_grey_of_it(self, channels):
         card = subject(mean=[0] * channels, std=[2] * channels).card
         expected = torch.full((1, channels, 1, 1), 0.25)  # (1 + .5 + 0) / 3 / 2
-        torch.testing.assert_close(card.colour((1.0, 0.5, 0.0)), expected, **self.tolerance)
+        torch.testing.assert_close(card.colour((1.0, 0.5, 0.0)), expected, **CLOSE)
 
     def test_without_statistics_nobody_knows_what_black_is(self):
-        with pytest.raises(TypeError, match=r"net has no mean and std.*pass mean=..., std=.*or make a subject with xa.describe"):
+        with pytest.raises(TypeError, match=r"net has no mean and std.*pass mean=\.\.\., std=.*or make a subject with"):
             subject().card.colour((0.0, 0.0, 0.0))
 
     @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ class TestColours:
         card = subject(mean=None if std is None else [0] * len(std), std=std, layout=layout).card
         found = card.strength(3)
         assert found.shape == (1, len(expected), 1, 1)
-        torch.testing.assert_close(found.flatten(), torch.tensor(expected, dtype=torch.float32), **self.tolerance)
+        torch.testing.assert_close(found.flatten(), torch.tensor(expected, dtype=torch.float32), **CLOSE)
 
 
 class TestNames:
@@ -105,7 +105,7 @@ class TestNames:
 
     @pytest.mark.parametrize(
         ("name", "expected"),
-        [("meter-xxs_v1.2", "meter-xxs_v1.2"), ("hf/Depth Anything", "hf-Depth-Anything"), ("(a)+b", "a-b"), ("深度", "unnamed")],
+        [("meter-xxs_v1.2", "meter-xxs_v1.2"), ("hf/Any Depth", "hf-Any-Depth"), ("(a)+b", "a-b"), ("深度", "unnamed")],
     )
     def test_the_id_can_stand_in_file_names(self, name, expected):
         assert slug(name) == subject(name=name).id == expected
@@ -125,7 +125,7 @@ class TestCalls:
             subject()(images)
 
     def test_a_tuple_is_refused_with_the_remedy(self):
-        with pytest.raises(xa.ModelOutputError, match="net returned a tuple, not a tensor; give xa.describe an output= that"):
+        with pytest.raises(xa.ModelOutputError, match=r"net returned a tuple, not a tensor; give .* an output="):
             subject(ReturnsTuple())(draw(2, 3, 4, 4))
 
     def test_a_tuple_a_dict_and_a_dataclass_are_read_through_output(self):
@@ -275,5 +275,5 @@ class TestAsSubject:
 
     @pytest.mark.parametrize("model", [None, "meter", 3])
     def test_anything_else_is_refused(self, model):
-        with pytest.raises(TypeError, match=r"subject must be a Subject \(xa.load_model, xa.describe\) or a torch.nn.Module"):
+        with pytest.raises(TypeError, match=r"subject must be a Subject \(xa.load_model, xa.describe\) or a torch.nn"):
             as_subject(model)

@@ -62,8 +62,8 @@ class Belongings:
             found |= {f"{name}.{kind}": list(getattr(module, kind).items()) for kind in HOOKS}
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         for name, tensor in {**tensors, "images": self.images, "truth": self.truth}.items():
-            grad = None if tensor.grad is None else tensor.grad.clone()
-            found |= {name: tensor.detach().clone(), f"{name}.requires_grad": tensor.requires_grad, f"{name}.grad": grad}
+            found |= {name: tensor.detach().clone(), f"{name}.requires_grad": tensor.requires_grad}
+            found |= {f"{name}.grad": None if tensor.grad is None else tensor.grad.clone()}
             found |= {f"{name} is": id(tensor), f"{name} was written": tensor._version}
         return found
 
@@ -101,29 +101,30 @@ def evaluation(own, **options):
     return xa.Evaluation(own.model, own.images, **options)
 
 
+CHANGES = {
+    "inner.decoder.conv2d_out.weight": lambda own: own.head.data.add_(1),
+    "inner.decoder.conv2d_out.weight.requires_grad": lambda own: own.head.requires_grad_(False),
+    "inner.decoder.conv2d_out.weight.grad": lambda own: own.head.grad.zero_(),
+    "inner.encoder.conv1.1.running_mean": lambda own: own.model.inner.encoder.conv1[1].running_mean.add_(1),
+    "inner.encoder.mvit.1.training": lambda own: own.model.inner.encoder.mvit[1].eval(),
+    "inner.decoder._forward_pre_hooks": lambda own: own.model.inner.decoder.register_forward_pre_hook(print),
+    "torch's random state": lambda own: torch.rand(1),
+    "numpy's 2": lambda own: np.random.rand(),
+    "random's": lambda own: random.random(),
+    "images": lambda own: own.images.data.add_(1),
+    "images.requires_grad": lambda own: own.images.requires_grad_(False),
+    "images.grad": lambda own: setattr(own.images, "grad", None),
+    "truth": lambda own: own.truth.data.add_(1),
+}
+
+
 class TestTheTester:
     """What follows is worth something only if a change is noticed."""
-
-    CHANGES = {
-        "inner.decoder.conv2d_out.weight": lambda own: own.head.data.add_(1),
-        "inner.decoder.conv2d_out.weight.requires_grad": lambda own: own.head.requires_grad_(False),
-        "inner.decoder.conv2d_out.weight.grad": lambda own: own.head.grad.zero_(),
-        "inner.encoder.conv1.1.running_mean": lambda own: own.model.inner.encoder.conv1[1].running_mean.add_(1),
-        "inner.encoder.mvit.1.training": lambda own: own.model.inner.encoder.mvit[1].eval(),
-        "inner.decoder._forward_pre_hooks": lambda own: own.model.inner.decoder.register_forward_pre_hook(print),
-        "torch's random state": lambda own: torch.rand(1),
-        "numpy's 2": lambda own: np.random.rand(),
-        "random's": lambda own: random.random(),
-        "images": lambda own: own.images.data.add_(1),
-        "images.requires_grad": lambda own: own.images.requires_grad_(False),
-        "images.grad": lambda own: setattr(own.images, "grad", None),
-        "truth": lambda own: own.truth.data.add_(1),
-    }
 
     @pytest.mark.parametrize("what", CHANGES)
     def test_notices(self, own, what):
         with pytest.raises(AssertionError, match=rf"changed: .*{re.escape(what)}"), unchanged(own):
-            self.CHANGES[what](own)
+            CHANGES[what](own)
 
     def test_the_model_would_change_by_itself(self, own):
         words = "changed: torch's random state, .*running_mean"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xai_assert import registry
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.reporting import record
@@ -86,4 +87,6 @@ def reproduce(score: Score) -> str:
     function = "attribution_fidelity" if isinstance(score, FidelityScore) else "faithfulness_estimate"
     names = ("perturbation", "fraction", "reference", "groups", "mode", "seed")
     arguments = ", ".join(f"{name}={about[name]!r}" for name in names if name in about)
-    return f"xa.{function}(subject, {about['method']!r}, images, {arguments})"
+    named = about["method"].partition("(")[0] in registry.methods.names()
+    method = repr(about["method"]) if named else about["method"]  # a callable of the caller's goes by its own name
+    return f"xa.{function}(subject, {method}, images, {arguments})"

@@ -74,7 +74,7 @@ class TestTargets:
         assert torch.equal(found, expected)
 
     def test_a_model_without_a_task_needs_one(self):
-        with pytest.raises(TypeError, match="Pixelwise does not say what its output means; pass task='depth', or a target="):
+        with pytest.raises(TypeError, match="Pixelwise does not say what its output means; pass task='depth', or"):
             xa.attribute(Pixelwise(WEIGHTS), IMAGES, "saliency")
 
     @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class TestTargets:
         ],
     )
     def test_it_must_be_one_number_an_image(self, target, got):
-        with pytest.raises(xa.ModelOutputError, match=rf"the target must be one number an image, a tensor \(5,\), not {got}"):
+        with pytest.raises(xa.ModelOutputError, match=rf"must be one number an image, a tensor \(5,\), not {got}"):
             xa.attribute(Pixelwise(WEIGHTS), IMAGES, "saliency", target=target, batch_size=5)
 
 
@@ -107,7 +107,7 @@ class TestNoGradient:
 
     @pytest.mark.parametrize("module", [Blind(), Detaches(), Frozen(), Rounds()])
     def test_a_target_that_ignores_the_images_is_translated(self, module):
-        with pytest.raises(xa.ModelOutputError, match="the target does not depend on the images: no gradient reaches them"):
+        with pytest.raises(xa.ModelOutputError, match="the target does not depend on the images: no gradient"):
             xa.attribute(module, IMAGES, "saliency", task="depth")
 
     def test_also_where_only_other_weights_have_a_gradient(self):

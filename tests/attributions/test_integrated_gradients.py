@@ -62,7 +62,8 @@ class TestKnownAnswers:
         found = integrated(subject, IMAGES, steps=steps).sum((1, 2, 3))
         black = BLACK[:, None, None].expand_as(IMAGES)
         # sums of 72 float32 numbers
-        torch.testing.assert_close(found, depth_mean(subject(IMAGES)) - depth_mean(subject(black)), rtol=1e-5, atol=1e-6)
+        difference = depth_mean(subject(IMAGES)) - depth_mean(subject(black))
+        torch.testing.assert_close(found, difference, rtol=1e-5, atol=1e-6)
 
     def test_the_heatmap_is_the_absolute_sum_over_the_channels(self):
         attribution = integrated(normalised(Pixelwise(WEIGHTS)), IMAGES)
@@ -213,7 +214,7 @@ class TestBaselines:
 
     @pytest.mark.parametrize("baseline", ["grey", 3, None, [0.0, 0.0, 0.0]])
     def test_an_unknown_baseline_is_refused_with_the_known_ones(self, baseline):
-        with pytest.raises(ValueError, match="unknown baseline .*; known: black, white, mean, or a tensor"):
+        with pytest.raises(ValueError, match=r"unknown baseline .*; known: black, white, mean, or a tensor"):
             self.attribution(baseline=baseline)
 
     @pytest.mark.parametrize("steps", [0, -1, 2.5, "3", True])
@@ -222,7 +223,7 @@ class TestBaselines:
             integrated(normalised(Pixelwise(WEIGHTS)), IMAGES, steps=steps)
 
     def test_black_needs_to_know_the_preprocessing(self):
-        with pytest.raises(TypeError, match="Pixelwise has no mean and std, so nobody knows what black is.*pass mean=..., std="):
+        with pytest.raises(TypeError, match=r"Pixelwise has no mean and std, so nobody .*pass mean=\.\.\., std="):
             xa.attribute(Pixelwise(WEIGHTS), IMAGES, "integrated_gradients", task="depth")
 
     def test_which_a_bare_module_can_be_told(self):

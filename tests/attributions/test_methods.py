@@ -45,7 +45,8 @@ METHODS = [
 
 
 def test_every_method_of_ours_is_listed_here():
-    ours = {name for name in registry.methods.names() if registry.methods.get(name).function.__module__.startswith("xai_assert")}
+    known = [registry.methods.get(name) for name in registry.methods.names()]
+    ours = {m.name for m in known if m.function.__module__.startswith("xai_assert")}
     assert ours == {m.name for m in METHODS}
 
 
@@ -122,9 +123,9 @@ class TestEveryMethod:
         assert torch.equal(xa.attribute(untidy(), data, method), expected)
 
     def test_a_model_that_returns_something_else_is_named(self, method):
-        for module, text in ((ReturnsTuple(), "returned a tuple"), (WrongBatch(), r"returned \(8, 1, 12, 20\) for 4 images")):
+        for module, text in ((ReturnsTuple(), "a tuple"), (WrongBatch(), r"\(8, 1, 12, 20\) for 4 images")):
             subject = xa.describe(module, name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
-            with pytest.raises(xa.ModelOutputError, match=f"net {text}"):
+            with pytest.raises(xa.ModelOutputError, match=f"net returned {text}"):
                 xa.attribute(subject, IMAGES, method)
 
     def test_bad_images_are_refused(self, method):
@@ -194,7 +195,7 @@ class TestUsersMethods:
 
     @pytest.mark.parametrize("shape", [(2, 3, 6, 4), (2, 2, 4, 6), (1, 4, 6), (4, 6), (2, 3), (2, 1, 1, 4, 6)])
     def test_a_wrong_shape_is_refused(self, shape):
-        with pytest.raises(ValueError, match=r"for images \(2, 3, 4, 6\); an attribution is \(B, C, H, W\) or") as error:
+        with pytest.raises(ValueError, match=r"for images \(2, 3, 4, 6\); an attribution is \(B, C, H, W\)") as error:
             explain(constant(shape))
         assert f"method <lambda> returned {shape}" in str(error.value)
 
@@ -205,7 +206,7 @@ class TestUsersMethods:
 
     @pytest.mark.parametrize("method", [None, 3, ["saliency"]])
     def test_what_is_no_method_is_refused(self, method):
-        with pytest.raises(TypeError, match="method must be a name, an xa.method.* or a callable, not"):
+        with pytest.raises(TypeError, match=r"method must be a name, an xa.method.* or a callable, not"):
             explain(method)
 
     def test_an_unknown_name(self):
@@ -246,7 +247,7 @@ class TestSigns:
         return xa.method(lambda model, images, target: images, **options).heatmap(self.map).tolist()
 
     def test_without_a_word_it_is_refused_with_both_remedies(self):
-        with pytest.raises(ValueError, match="map .B, H, W. with negative values.*signed='abs'.*or signed='as_is'"):
+        with pytest.raises(ValueError, match=r"map .B, H, W. with negative values.*signed='abs'.*or signed='as_is'"):
             self.heatmap()
 
     def test_abs(self):
@@ -276,14 +277,14 @@ class TestRanks:
     def test_wholly_bad_maps(self, bad, what):
         heatmap = self.good.clone()
         heatmap[1], heatmap[3] = bad, bad
-        with pytest.raises(xa.DegenerateHeatmapError, match=f"heatmap of mine is {what}.* 2 of 4 images .b.png, d.png.;"):
+        with pytest.raises(xa.DegenerateHeatmapError, match=f"of mine is {what}.* 2 of 4 images .b.png, d.png."):
             check_ranks(heatmap, IDS[:4], "mine")
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
     def test_one_bad_value(self, bad):
         heatmap = self.good.clone()
         heatmap[2, 1, 1] = bad
-        with pytest.raises(xa.DegenerateHeatmapError, match="not finite .* 1 of 4 images .c.png."):
+        with pytest.raises(xa.DegenerateHeatmapError, match=r"not finite .* 1 of 4 images .c.png."):
             check_ranks(heatmap, IDS[:4], "mine")
 
     def test_one_pixel_that_differs_is_a_ranking(self):

@@ -113,7 +113,7 @@ class TestDenseReference:
         found = roll_out(attentions, taps, fusion).sum((1, 2))
         places = taps[-1].grid[0] * taps[-1].grid[1]
         if taps[0].prefix:  # whose share is dropped at the end
-            assert ((0 < found) & (found < places)).all()
+            assert 0 < found.min() < found.max() < places
         else:
             torch.testing.assert_close(found, torch.full_like(found, places), **CLOSE)
 
@@ -240,12 +240,12 @@ class TestNotApplicable:
         [
             (lambda net, taps: [], "its attention_taps returned no layer"),
             (lambda net, taps: [replaced(taps[0], module=nn.Softmax(-1))], "layer 0 of Broken gave nothing"),
-            (lambda net, taps: [replaced(taps[0], module=net.inner.embed)], r"layer 0 of Broken gave \[\(2, 8, 5, 7\)\], not"),
+            (lambda net, taps: [replaced(taps[0], module=net.inner.embed)], r"layer 0 .* gave \[\(2, 8, 5, 7\)\], not"),
             (lambda net, taps: [replaced(taps[0], module=net.pair)], r"layer 0 of Broken gave \['tuple'\], not once"),
-            (lambda net, taps: [taps[0], replaced(taps[1], module=net.inner.fine.attend)], r"layer 1 .* gave \[\(2, 1, 2, 35"),
+            (lambda net, taps: [taps[0], replaced(taps[1], module=net.inner.fine.attend)], r"layer 1 .* gave \[\(2, 1"),
             (lambda net, taps: [replaced(taps[0], tokens=taps[0].tokens.clamp(max=3))], "must hold each of 0..34 once"),
             (lambda net, taps: [replaced(taps[0], tokens=taps[0].tokens[:, :30])], "must hold each of 0..34 once"),
-            (lambda net, taps: [replaced(taps[0], prefix=1)], r"each of 0..35 once \(1 prefix tokens and a grid of \(5, 7\)\)"),
+            (lambda net, taps: [replaced(taps[0], prefix=1)], r"each of 0..35 once \(1 prefix tokens and a grid"),
             (lambda net, taps: taps[::-1], r"a grid of \(5, 7\) cannot have been pooled from one of \(3, 4\)"),
         ],
         ids=["none", "not run", "no attention", "tuple", "another layer's", "twice", "missing", "prefix", "order"],

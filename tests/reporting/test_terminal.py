@@ -1,0 +1,45 @@
+"""The table at the end of a run."""
+
+import torch
+from known_models import Pixelwise, draw
+
+import xai_assert as xa
+from xai_assert.reporting.record import gate_record, make_record
+from xai_assert.reporting.terminal import table
+
+
+def record(method, verdict="report", **more):
+    network = xa.describe(Pixelwise(torch.ones(3, 16, 16)), name="net", task="depth", unit="cm")
+    images = 4 * draw(10, 3, 16, 16)  # spread enough that the errors are not saturated
+    score = xa.attribution_fidelity(network, method, images)
+    return make_record({"af": score}, [gate_record("af", "min=0", verdict, "")], verdict, **more)
+
+
+def test_columns_line_up_and_empty_ones_are_left_out():
+    lines = table([record("edges", "pass"), record("random", "fail")])
+    head, first, second, legend = lines
+    assert head.split() == "model method perturbation rel irr ASR AF 95% interval verdict".split()
+    for name in ("rel", "irr", "ASR", "AF"):  # numbers end where their heading ends
+        end = head.index(f" {name} ") + len(name) + 1
+        assert first[end - 1] != " "
+        assert first[end] == " "
+    assert first.split()[:4] == ["net", "edges", "gaussian_noise", "5%"]
+    assert first.split()[-1] == "pass"
+    assert second.split()[-1] == "FAIL"
+    assert legend.endswith("in cm")
+
+
+def test_gates_on_the_run_are_one_line_that_names_the_red_ones():
+    good, bad = record("edges", "pass", of_run=True), record("random", "fail", of_run=True)
+    assert table([good, bad]) == [
+        "soundness: 1 of 2 gates on the run itself pass; not: net+random+gaussian_noise",
+    ]
+
+
+def test_a_score_of_ones_own_and_an_error_fit_in():
+    mine = make_record({"agreement": xa.Score(torch.tensor([0.5]), ("a",), "agreement")}, [], "pass")
+    broken = make_record({}, [], "error", model="net", method="saliency", perturbation="black", error="ValueError: why\nmore")
+    lines = table([mine, broken])
+    assert "agreement=0.500" in lines[1]
+    assert lines[2].split()[:3] == ["net", "saliency", "black"]
+    assert lines[2].endswith("ERROR    ValueError: why")
