@@ -134,9 +134,7 @@ class TestModel:
         assert len(fidelity(subject, "edges", task=None)) == 3
 
     def test_other_batch_size(self):
-        words = (
-            r"WrongBatch returned \(6, 1, 8, 8\) for 3 images; the first dimension of the output must be the batch"
-        )
+        words = r"WrongBatch returned \(6, 1, 8, 8\) for 3 images; the first dimension of the output must be the batch"
         with pytest.raises(xa.ModelOutputError, match=words):
             fidelity(WrongBatch())
 

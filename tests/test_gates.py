@@ -73,12 +73,12 @@ def test_a_toml_date_is_a_date(tmp_path):
         ("[[gate]]\nmin = 0", "gate 1: needs metric=; known: af, "),
         ("[[gate]]\nmetric = 'aff'\nmin = 0", "gate 1: unknown metric 'aff'; did you mean 'af'?"),
         ("[[gate]]\nmetric = 'af'", "gate 1: an assertion needs a bound"),
-        ("[[gate]]\nmetric = 'af'\nmin = 0\n[[gate]]\nmetric = 'af'\nmin = true", "gate 2: min must be a finite number"),
+        ("[[gate]]\nmetric = 'af'\nmin = 0\n[[gate]]\nmetric = 'af'\nmin = true", "gate 2: min must be a finite"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nfraction = 5", "fraction must be above 0 and at most 0.5, not 5"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nmodel = 3", "model must be text, not 3"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'maybe'", "expect must be 'pass' or 'fail', not 'maybe'"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nuntil = 2027-06-30", "until goes with expect = 'fail'"),
-        ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'fail'\nuntil = 'soon'", "until must be a date such as 2027-06-30"),
+        ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'fail'\nuntil = 'soon'", "until must be a date such as 2027"),
         ("[gate]\nmetric = 'af'", "expected [[gate]] tables and nothing else"),
         ("[[gates]]\nmetric = 'af'", "expected [[gate]] tables and nothing else, found ['gates']"),
         ("", "expected [[gate]] tables and nothing else, found []"),
@@ -146,4 +146,5 @@ def test_our_own_file_is_whole():
     assert all(gate.reason for gate in own)
     assert {gate.metric for gate in own} >= {"af", "finite", "passes", "bias"}
     # A pattern that also matched the untrained network would judge it: its name ends in -random.
-    assert not any(gate.matches(CellName("meter-xxs-nyu-random", "saliency", "gaussian_noise", 0.05)) for gate in own[3:])
+    untrained = CellName("meter-xxs-nyu-random", "saliency", "gaussian_noise", 0.05)
+    assert {gate.metric for gate in own if gate.matches(untrained)} == {"finite", "passes"}

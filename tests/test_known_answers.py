@@ -106,6 +106,16 @@ class TestPixelwise:
         assert score.sign_agreement == pytest.approx(0.7, abs=1e-7)  # in float32
         assert score.values.tolist() == pytest.approx([self.AF5] * 4, abs=1e-4)  # the change is +-|a_i| all the same
 
+    def test_fgsm_leaves_pixels_without_gradient_and_counts_them(self):
+        weights = ramp().expand(3, -1, -1).clone()
+        weights[:, ramp().abs() <= 3] = 0  # of I = {1, .., 5}, three without any gradient
+        weights[0, ramp().abs() >= 99] = 0  # of R, two without one in the first channel
+        score = xa.attribution_fidelity(Pixelwise(weights), "saliency", plain(), perturbation="fgsm", **STATISTICS)
+        assert score.details["relevant_unchanged"].tolist() == [0] * 4
+        assert score.details["irrelevant_unchanged"].tolist() == [3] * 4
+        assert score.change == pytest.approx((3 * 13 / 15, 3 * 2 / 5), rel=1e-5)  # of 5 pixels in 3 channels
+        assert "unequal change (2.60 / 1.20)" in score.marks
+
     def test_af_under_noise_by_its_own_field(self):
         # the change at i is a_i sum_c 0.8 s_c z_ci, with z drawn for (seed, image, purpose)
         images, a = plain(), ramp()
@@ -136,6 +146,15 @@ class TestPixelwise:
             )
             assert score.values.tolist() == pytest.approx([expected] * 4, abs=1e-5)
         assert expected > 0.99
+
+    def test_fe_of_groups_of_unequal_size(self):
+        # 100 pixels in 16 groups: four of 7 and twelve of 6, the most relevant first
+        parts = np.array_split(np.arange(100, 0, -1), 16)
+        expected = np.corrcoef([p.sum() for p in parts], [np.sqrt((p**2).sum()) for p in parts])[0, 1]
+        score = xa.faithfulness_estimate(pixelwise(), "saliency", plain(), perturbation="mean", **STATISTICS)
+        assert score.values.tolist() == pytest.approx([expected] * 4, abs=1e-5)
+        of_means = np.corrcoef([p.mean() for p in parts], [np.sqrt((p**2).sum()) for p in parts])[0, 1]
+        assert abs(of_means - expected) > 1e-4  # which the tolerance tells apart
 
     def test_fe_cumulative(self):
         j = np.arange(10)[::-1]  # the most relevant group first

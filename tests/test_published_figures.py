@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-# AF at 5 % of the official METER-XXS on the first 20 images of NYU's test split (mean over a few seeds). Between seeds the
-# mean moves by about .02; .05 is that and the rounding of the figures.
+# AF at 5 % of the official METER-XXS on the first 20 images of NYU's test split. Between seeds the mean moves by about
+# .02 (one standard deviation); .05 is two and a half of them, and the rounding of the figures.
 AF = {
     ("saliency", "black"): -0.29,
     ("saliency", "mean"): 0.05,

@@ -113,5 +113,5 @@ def test_too_few_images_for_what_is_asked():
         judge(score([0.1] * 9), Bound(min=0, confidence=0.95))
     with pytest.raises(ValueError, match="beats='random' needs at least 5 images, the score has 4"):
         judge(score([0.1] * 4), Bound(beats="random"))
-    with pytest.raises(ValueError, match="beats='random' is for af, .* not for fe"):
+    with pytest.raises(ValueError, match=r"beats='random' is for af, .* not for fe"):
         judge(score([0.1] * 9, "fe"), Bound(beats="random"))

@@ -48,8 +48,10 @@ def test_pearson_without_variance_is_zero_and_says_so(level):
 
 
 def test_pearson_sees_no_variance_in_rounding():
-    x = torch.tensor([[0.1 + 0.2, 0.3, 0.3, 0.3]]).double()  # 0.1 + 0.2 is 0.30000000000000004
+    x = torch.tensor([[0.1 + 0.2, 0.3, 0.3, 0.3]], dtype=torch.float64)  # 0.1 + 0.2 is 0.30000000000000004
+    assert x[0, 0] != x[0, 1]
     assert pearson(x, torch.arange(4.0)[None].double()) == (0, True)
+    assert pearson(torch.arange(4.0)[None].double(), x) == (0, True)
 
 
 @pytest.mark.parametrize("mode", ["single", "cumulative"])

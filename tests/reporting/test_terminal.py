@@ -18,7 +18,7 @@ def record(method, verdict="report", **more):
 def test_columns_line_up_and_empty_ones_are_left_out():
     lines = table([record("edges", "pass"), record("random", "fail")])
     head, first, second, legend = lines
-    assert head.split() == "model method perturbation rel irr ASR AF 95% interval verdict".split()
+    assert head.split() == ["model", "method", "perturbation", "rel", "irr", "ASR", "AF", "95%", "interval", "verdict"]
     for name in ("rel", "irr", "ASR", "AF"):  # numbers end where their heading ends
         end = head.index(f" {name} ") + len(name) + 1
         assert first[end - 1] != " "
@@ -38,7 +38,8 @@ def test_gates_on_the_run_are_one_line_that_names_the_red_ones():
 
 def test_a_score_of_ones_own_and_an_error_fit_in():
     mine = make_record({"agreement": xa.Score(torch.tensor([0.5]), ("a",), "agreement")}, [], "pass")
-    broken = make_record({}, [], "error", model="net", method="saliency", perturbation="black", error="ValueError: why\nmore")
+    names = {"model": "net", "method": "saliency", "perturbation": "black"}
+    broken = make_record({}, [], "error", error="ValueError: why\nmore", **names)
     lines = table([mine, broken])
     assert "agreement=0.500" in lines[1]
     assert lines[2].split()[:3] == ["net", "saliency", "black"]

@@ -23,7 +23,8 @@ class Net(torch.nn.Module):
         return images.mean(1, keepdim=True) * self.weight
 
 def build():
-    return xa.describe(Net(), name="net-v7", task="depth", mean=[0.5] * 3, std=[0.25] * 3, unit="m", input_size=(16, 16))
+    colours = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    return xa.describe(Net(), name="net-v7", task="depth", unit="m", input_size=(16, 16), **colours)
 """
 
 GATES = """

@@ -58,7 +58,7 @@ def test_a_gate_that_fails_is_red_and_explains_itself(project):
             "E *images below the bound: * of 12 (*%); worst: *",
             "E *mean error in m after perturbing R: *, I: *; ASR *",
             "E *seed 0; errors against the prediction; weights as given (*); torch * on cpu",
-            "E *reproduce: pytest 'test_release.py::test_release[[]net-v7+random+gaussian_noise[]]' --xai-model=* --xai-gates=*",
+            "E *reproduce: pytest 'test_release.py::test_release[[]net-v7+random+gaussian_noise[]]' --xai-model=*",
             "E *gate: why",
             "net-v7 *random *FAIL*",
         ]
@@ -83,7 +83,7 @@ def test_a_run_that_judged_nothing_is_not_green(project):
     result.stdout.fnmatch_lines(
         [
             "*2 reported without a verdict*",
-            "no method gets a verdict on net-v7: no gate in mine.toml matches its cells (add a [[][[]gate[]][]] for it)",
+            "no method gets a verdict on net-v7: no gate in mine.toml matches its cells (add a *gate* for it)",
             "NO GATE WAS EVALUATED*",
         ]
     )
@@ -238,7 +238,8 @@ def test_assertions_in_a_users_own_tests_are_recorded_and_write_no_folder_unaske
         import xai_assert as xa
 
         def test_mine(xai_model, xai_images):
-            xa.assert_attribution_fidelity(xai_model, "saliency", xai_images, min_af=0.5, confidence=0.95, beats="random")
+            options = dict(min_af=0.5, confidence=0.95, beats="random")
+            xa.assert_attribution_fidelity(xai_model, "saliency", xai_images, **options)
         """
     )
     result = project.run_gates(gates=False)
@@ -264,7 +265,9 @@ def test_the_decorators_own_models_and_images(project):
         def xai_images():
             return torch.rand(12, 3, 16, 16)
 
-        @xa.parametrize_with_gates(models={"v7": usermodel.build}, methods=["saliency"], perturbations=["gaussian_noise"])
+        names = dict(methods=["saliency"], perturbations=["gaussian_noise"])
+
+        @xa.parametrize_with_gates(models={"v7": usermodel.build}, **names)
         def test_release(gate):
             gate.check()
             assert gate.score("asr").value > 0.9
@@ -282,7 +285,8 @@ def test_an_overridden_model_is_not_judged_under_another_name(project):
         import pytest, xai_assert as xa, usermodel
         @pytest.fixture(scope="session")
         def xai_model():
-            return xa.describe(usermodel.Net(), name="another", task="depth", mean=[0.5] * 3, std=[0.25] * 3, input_size=(16, 16))
+            colours = dict(mean=[0.5] * 3, std=[0.25] * 3)
+            return xa.describe(usermodel.Net(), name="another", task="depth", input_size=(16, 16), **colours)
         """
     )
     result = project.run_gates()
@@ -368,7 +372,8 @@ def test_an_unrelated_run_imports_nothing_heavy(tmp_path):
         "class Look:\n"
         "    def pytest_unconfigure(self):\n"
         "        print('OURS', *sorted(m for m in sys.modules if m.split('.')[0] == 'xai_assert'))\n"
-        "        print('HEAVY', *sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'numpy', 'scipy', 'PIL', 'h5py'}))\n"
+        "        heavy = {'torch', 'numpy', 'scipy', 'PIL', 'h5py'}\n"
+        "        print('HEAVY', *sorted({m.split('.')[0] for m in sys.modules} & heavy))\n"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest'], plugins=[Look()]))\n"
     )
     (tmp_path / "test_plain.py").write_text("def test_plain(): pass\n")
