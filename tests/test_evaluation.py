@@ -137,6 +137,18 @@ class TestInvariance:
         assert values(0, ["a", "b"]).tolist() == values(0, ["b", "a"]).flip(0).tolist()
         assert len({*values(0, ["a", "b"]).tolist(), *values(1, ["a", "b"]).tolist()}) == 4
 
+    def test_the_lots_among_equals_are_keyed_too(self):
+        levels = torch.arange(64).reshape(8, 8).div(32, rounding_mode="floor")
+        method = xa.method(lambda model, images, target: levels.expand(len(images), 8, 8).float())
+
+        def values(seed):
+            ev = xa.Evaluation(Pixelwise(draw(3, 8, 8)), draw(3, 3, 8, 8), seed=seed, **STATISTICS)
+            with pytest.warns(xa.TiedHeatmapWarning):
+                return ev.attribution_fidelity(method, perturbation="black").values
+
+        assert torch.equal(values(0), values(0))
+        assert not (values(0) == values(1)).any()
+
     def test_the_random_control_is_at_zero(self, meter):
         score = xa.attribution_fidelity(meter, "random", draw(24, 3, 64, 64, seed=5), task="depth")
         assert abs(score.mean) < 3 * score.standard_error
@@ -346,14 +358,18 @@ class TestPasses:
         self.check(model, ev, methods, 9, 7)
 
     def test_a_tensor_among_the_parameters_is_told_from_the_next(self):
-        # each baseline is freed before the next is made, which often lies at the same address
         def values(ev, level):
-            method = xa.method("integrated_gradients", steps=1, baseline=torch.full((1, 3, 1, 1), float(level)))
-            return ev.attribution_fidelity(method).values
+            baseline = torch.full((1, 3, 1, 1), float(level))
+            made.append(weakref.ref(baseline))
+            return ev.attribution_fidelity(xa.method("integrated_gradients", steps=1, baseline=baseline)).values
 
+        made = []
         shared = self.evaluation()[1]
+        found = [values(shared, level) for level in range(6)]
+        # had one been freed, the next could lie at its address, and be taken for it
+        assert all(reference() is not None for reference in made)
         for level in range(6):
-            assert torch.equal(values(shared, level), values(self.evaluation()[1], level))
+            assert torch.equal(found[level], values(self.evaluation()[1], level))
 
     def test_a_method_of_the_users_has_no_expected_passes(self):
         _, ev = self.evaluation()

@@ -97,6 +97,15 @@ class TestPixelwise:
         assert score.sign_agreement == 1  # the attack follows the gradient that is judged
         assert "circular (signs agree 100%)" in score.marks
 
+    @pytest.mark.parametrize(("method", "circular"), [("saliency", True), ("random", False), ("edges", False)])
+    def test_only_gradient_maps_are_judged_by_themselves(self, method, circular):
+        images = draw(4, 3, SIDE, SIDE)
+        for perturbation, attack in (("fgsm", True), ("gaussian_noise", False)):
+            score = xa.attribution_fidelity(pixelwise(), method, images, perturbation=perturbation, **STATISTICS)
+            assert score.circular == (circular and attack)
+            assert any("circular" in mark for mark in score.marks) == (circular and attack)
+            assert (score.sign_agreement is not None) == (circular and attack)
+
     def test_fgsm_against_ground_truth_goes_away_from_it(self):
         # d loss / d x_ci = 2 (f_i - t_i) a_i / N: where the truth lies above the prediction, against the gradient
         model, images = pixelwise(), plain()

@@ -74,7 +74,6 @@ class Evaluation:
         self.passes = Passes()
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
-        self._methods: dict[Any, Method] = {}
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Outcome]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
@@ -85,7 +84,7 @@ class Evaluation:
 
     def plan(self, method: Any, cells: Iterable[Cell]) -> None:
         """Have these cells computed together with the first one that is asked of the method."""
-        wanted = self._method(method)
+        wanted = as_method(method)
         self._planned[wanted.key].update({cell.key: cell for cell in cells})
 
     def attribution_fidelity(
@@ -100,7 +99,7 @@ class Evaluation:
     ) -> FidelityScore:
         """See `xa.attribution_fidelity`."""
         check_rules(reference, aggregate, asr)
-        wanted, cell = self._method(method), FidelityCell(as_perturbation(perturbation), fraction)
+        wanted, cell = as_method(method), FidelityCell(as_perturbation(perturbation), fraction)
         measured = self._measured(wanted, cell)
         return FidelityScore.build(
             measured,
@@ -122,7 +121,7 @@ class Evaluation:
         mode: Mode = "single",
     ) -> FaithfulnessScore:
         """See `xa.faithfulness_estimate`."""
-        wanted, cell = self._method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
+        wanted, cell = as_method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
         measured = self._measured(wanted, cell)
         name = "fe" if mode == "single" else "fe_cumulative"
         about = self._provenance(wanted, cell) | {"groups": groups, "mode": mode}
@@ -152,11 +151,6 @@ class Evaluation:
             raise KeyError(f"{image_id!r} is not among the {len(self._ids)} images measured so far")
         position = self._ids.index(image_id)
         return self.source.batch(position, position + 1).images[0]
-
-    def _method(self, method: Any) -> Method:
-        """The method, kept alive: its key may hold the id of a tensor, which another could take after it."""
-        wanted = as_method(method)
-        return self._methods.setdefault(wanted.key, wanted)
 
     def _measured(self, method: Method, cell: Cell) -> Measured:
         self._planned[method.key][cell.key] = cell
