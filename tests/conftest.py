@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import xai_assert
+
+torch.set_num_threads(1)  # the tensors are small, and on a busy machine spinning threads cost tenfold
 
 
 @pytest.fixture(scope="session")

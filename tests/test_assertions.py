@@ -49,7 +49,7 @@ def test_a_planted_wrong_map_fails_with_all_that_is_needed(subject):
     assert lines[4].startswith("  seed 0; errors against the prediction; weights as given (")
     assert lines[5] == (
         "  reproduce: xa.attribution_fidelity(subject, inverse, images, perturbation='gaussian_noise', "
-        "fraction=0.05, reference='prediction', seed=0)"
+        "fraction=0.05, reference='prediction', aggregate='image', asr='relevant', seed=0)"
     )
     assert list(caught.value.worst) == [i for i, _ in worst]
     for image_id, image in caught.value.worst.items():

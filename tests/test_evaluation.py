@@ -534,6 +534,8 @@ class TestSurface:
             "device": "cpu",
             "fraction": 0.05,
             "reference": "prediction",
+            "aggregate": "image",
+            "asr": "relevant",
         }
 
     def test_a_target_of_the_users(self):

@@ -212,7 +212,8 @@ class TestFingerprint:
                 self.others = nn.Parameter(values)
 
         weights = torch.zeros(3, 4, 4)
-        modules = [Pixelwise(weights), Pixelwise(weights.double()), Pixelwise(weights.reshape(3, 2, 8)), Other(weights)]
+        modules = [Pixelwise(weights), Pixelwise(weights.reshape(3, 2, 8)), Other(weights)]
+        modules += [Pixelwise(weights.half()), Pixelwise(weights.bfloat16())]  # the same bytes
         assert len({subject(m).fingerprint() for m in modules}) == len(modules)
 
     def test_buffers_that_no_state_dict_holds_are_part_of_it(self):

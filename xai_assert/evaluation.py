@@ -101,6 +101,10 @@ class Evaluation:
         check_rules(reference, aggregate, asr)
         wanted, cell = as_method(method), FidelityCell(as_perturbation(perturbation), fraction)
         measured = self._measured(wanted, cell)
+        about = self._provenance(wanted, cell)
+        about |= {"fraction": fraction, "reference": reference, "aggregate": aggregate, "asr": asr}
+        if cell.perturbation.gradient:
+            about["attacked"] = "ground_truth" if "clean_error" in measured else "target"
         return FidelityScore.build(
             measured,
             self._ids,
@@ -109,7 +113,7 @@ class Evaluation:
             asr=asr,
             unit=self.subject.card.unit,
             circular=wanted.gradient and cell.perturbation.single_step,
-            provenance=self._provenance(wanted, cell) | {"fraction": fraction, "reference": reference},
+            provenance=about,
         )
 
     def faithfulness_estimate(

@@ -85,7 +85,7 @@ def reproduce(score: Score) -> str:
     if "method" not in about:
         return f"xa.assert_score(score, ...) with the Score of {score.metric!r}"
     function = "attribution_fidelity" if isinstance(score, FidelityScore) else "faithfulness_estimate"
-    names = ("perturbation", "fraction", "reference", "groups", "mode", "seed")
+    names = ("perturbation", "fraction", "reference", "aggregate", "asr", "groups", "mode", "seed")
     arguments = ", ".join(f"{name}={about[name]!r}" for name in names if name in about)
     named = about["method"].partition("(")[0] in registry.methods.names()
     method = repr(about["method"]) if named else about["method"]  # a callable of the caller's goes by its own name

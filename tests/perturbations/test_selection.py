@@ -135,6 +135,13 @@ class TestOrder:
         signed[:, 0, 0] = 1
         assert torch.equal(order(signed), order(zeros))
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_the_device_does_not_matter(self):
+        heatmap = draw(20, 33, 47).round()  # with zeros of both signs, which a radix sort tells apart
+        assert torch.equal(order(heatmap.cuda()).cpu(), order(heatmap))
+        assert torch.equal(order(-heatmap.cuda()).cpu(), order(heatmap).flip(1))
+
     def test_it_does_not_depend_on_the_other_images_of_the_batch(self):
         heatmap, ids = draw(6, 5, 5).round(), list("abcdef")
         chosen = [4, 1]

@@ -43,7 +43,7 @@ def resolve_baseline(model: Subject, images: Tensor, baseline: str | Tensor) -> 
     """The baseline as a tensor that broadcasts to the images, the same for each: batches are not the caller's."""
     if isinstance(baseline, Tensor):
         try:
-            return baseline.detach().to(images).broadcast_to(1, *images.shape[1:])
+            return baseline.to(images).broadcast_to(1, *images.shape[1:])
         except RuntimeError:
             shapes = f"{tuple(baseline.shape)} does not broadcast to one image {tuple(images.shape[1:])}"
             raise ValueError(f"integrated_gradients: baseline {shapes}") from None
