@@ -1,5 +1,7 @@
 """Saliency, against the weights of a model whose gradient is known, and against Captum."""
 
+import re
+
 import pytest
 import torch
 from captum.attr import Saliency
@@ -76,6 +78,15 @@ class TestTargets:
     def test_a_model_without_a_task_needs_one(self):
         with pytest.raises(TypeError, match="Pixelwise does not say what its output means; pass task='depth', or"):
             xa.attribute(Pixelwise(WEIGHTS), IMAGES, "saliency")
+
+    @pytest.mark.parametrize("shape", ["(2, 3, 4, 6)", "(2,)"])
+    def test_an_output_that_is_not_of_the_task_is_refused(self, shape):
+        """The mean of three channels would be a number too, but not of a depth map."""
+        module = (
+            nn.Identity() if shape == "(2, 3, 4, 6)" else nn.Sequential(nn.Flatten(), nn.Linear(72, 1), nn.Flatten(0))
+        )
+        with pytest.raises(xa.ModelOutputError, match=f"a depth model must return .* not {re.escape(shape)}"):
+            xa.attribute(module, IMAGES[:2], "saliency", task="depth")
 
     @pytest.mark.parametrize(
         ("target", "got"),

@@ -20,15 +20,16 @@ __all__ = ["Method", "attribute", "check_ranks", "choose_target", "heatmap", "me
 
 
 def choose_target(subject: Subject, target: Target | None, clean: Tensor) -> Target:
-    """The caller's target, or the task's default one for this prediction."""
+    """The caller's target, or the task's default one for this output of the clean image."""
+    task = subject.card.task
     if target is not None:
         return target
-    if subject.card.task is None:
+    if task is None:
         raise TypeError(
             f"{subject.name} does not say what its output means; pass task='depth', or a target= of your own, "
             "or make a subject with xa.describe"
         )
-    return subject.card.task.target(clean)
+    return task.target(task.read(clean))
 
 
 def attribute(
