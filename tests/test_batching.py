@@ -7,7 +7,7 @@ from known_models import Counting, Pixelwise, ReturnsTuple, draw
 from torch import nn
 
 import xai_assert as xa
-from xai_assert.batching import ImageSource, Passes, counted, run_clean
+from xai_assert.batching import ImageSource, Passes, counted, without_gradient
 from xai_assert.subject import as_subject
 
 
@@ -193,12 +193,12 @@ class TestPasses:
 class TestRunClean:
     def test_a_failing_model_is_named_with_the_images_it_failed_on(self):
         subject = as_subject(nn.Conv2d(4, 1, 1))
-        with pytest.raises(xa.ModelOutputError, match=r"the model failed on images \(2, 3, 4, 4\) of torch.float32: "):
-            run_clean(subject, draw(2, 3, 4, 4))
+        with pytest.raises(xa.ModelOutputError, match=r"the model Conv2d failed on images \(2, 3, 4, 4\) of torch"):
+            without_gradient(subject, draw(2, 3, 4, 4))
 
     def test_so_is_one_of_another_precision(self):
         with pytest.raises(xa.ModelOutputError, match=r"of torch.float64: "):
-            run_clean(as_subject(nn.Conv2d(3, 1, 1)), draw(2, 3, 4, 4).double())
+            without_gradient(as_subject(nn.Conv2d(3, 1, 1)), draw(2, 3, 4, 4).double())
 
     def test_a_models_own_assertion_is_no_verdict(self):
         class Asserts(nn.Module):
@@ -206,11 +206,11 @@ class TestRunClean:
                 assert images.shape[-1] == 224, "input must be 224"
 
         with pytest.raises(xa.ModelOutputError, match="input must be 224"):
-            run_clean(as_subject(Asserts()), draw(1, 3, 4, 4))
+            without_gradient(as_subject(Asserts()), draw(1, 3, 4, 4))
 
     def test_an_output_error_keeps_its_own_words(self):
         with pytest.raises(xa.ModelOutputError, match=r"^ReturnsTuple returned a tuple"):
-            run_clean(as_subject(ReturnsTuple()), draw(1, 3, 4, 4))
+            without_gradient(as_subject(ReturnsTuple()), draw(1, 3, 4, 4))
 
     def test_out_of_memory_stays_what_it_is(self):
         class Full(nn.Module):
@@ -218,7 +218,7 @@ class TestRunClean:
                 raise torch.OutOfMemoryError
 
         with pytest.raises(torch.OutOfMemoryError):
-            run_clean(as_subject(Full()), draw(1, 3, 4, 4))
+            without_gradient(as_subject(Full()), draw(1, 3, 4, 4))
 
     def test_no_graph_is_built(self):
-        assert not run_clean(as_subject(nn.Conv2d(3, 1, 1)), draw(1, 3, 4, 4)).requires_grad
+        assert not without_gradient(as_subject(nn.Conv2d(3, 1, 1)), draw(1, 3, 4, 4)).requires_grad

@@ -76,8 +76,10 @@ def test_a_toml_date_is_a_date(tmp_path):
         ("[[gate]]\nmetric = 'af'\nmin = 0\n[[gate]]\nmetric = 'af'\nmin = true", "gate 2: min must be a finite"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nfraction = 5", "fraction must be above 0 and at most 0.5, not 5"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nmodel = 3", "model must be text, not 3"),
+        ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'fail'", "a waiver expires"),
+        ("[[gate]]\nmetric = 'af'\nmin = 0\nconfidence = '0.95'", "confidence must be at least 0.5 and below 1"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'maybe'", "expect must be 'pass' or 'fail', not 'maybe'"),
-        ("[[gate]]\nmetric = 'af'\nmin = 0\nuntil = 2027-06-30", "until goes with expect = 'fail'"),
+        ("[[gate]]\nmetric = 'af'\nmin = 0\nuntil = 2027-06-30", "expect = 'fail' and until = a day go together"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'fail'\nuntil = 'soon'", "until must be a date such as 2027"),
         ("[gate]\nmetric = 'af'", "expected [[gate]] tables and nothing else"),
         ("[[gates]]\nmetric = 'af'", "expected [[gate]] tables and nothing else, found ['gates']"),
@@ -126,10 +128,9 @@ def score(value):
 @pytest.mark.parametrize(
     ("value", "until", "outcome", "words"),
     [
-        (0.1, None, "waived", "below min=0.500"),
         (0.1, datetime.date(2026, 11, 22), "waived", "below min=0.500"),
         (0.1, datetime.date(2026, 11, 21), "fail", "the waiver ended on 2026-11-21"),
-        (0.9, None, "fail", "meets min=0.5 although expect = 'fail': remove the waiver"),
+        (0.9, datetime.date(2026, 11, 22), "fail", "meets min=0.5 although expect = 'fail': remove the waiver"),
         (0.9, datetime.date(2026, 11, 21), "pass", ""),
     ],
 )

@@ -148,17 +148,17 @@ def settle(score: Score, bound: Bound, evaluation: Evaluation | None = None, *, 
     """Judge, record, and raise with the explanation if it did not pass."""
     __tracebackhide__ = True
     verdict = judge(score, bound)
-    if record.current():
-        gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
-        record.add(record.make_record({score.metric: score}, [gate], verdict.outcome))
+    gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
+    record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome))
     if verdict.outcome != "pass":
-        raise failure(score, explain(score, bound, verdict, control), evaluation)
+        raise failure(score, explain(score, bound, verdict.because, control), evaluation)
 
 
 def failure(score: Score, text: str, evaluation: Evaluation | None) -> AssertionError:
     """A plain AssertionError (a subclass would hide its first line in pytest's summary) that carries the evidence."""
     error = AssertionError(text)
     error.score = score  # type: ignore[attr-defined]
-    ids = [i for i, _ in score.worst(WORST)] if evaluation else []
+    known = set(evaluation.image_ids) if evaluation else set()  # a metric of the user's may name what is no image
+    ids = [i for i, _ in score.worst(WORST) if i in known]
     error.worst = {i: evaluation.image(i).cpu().clone() for i in ids} if evaluation else {}  # type: ignore[attr-defined]
     return error

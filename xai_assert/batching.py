@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from xai_assert.errors import ModelOutputError
 from xai_assert.preserve import hooks
 from xai_assert.randomness import ImageId
 
@@ -248,14 +247,8 @@ def counted(module: nn.Module, passes: Passes) -> Iterator[None]:
         yield
 
 
-def run_clean(subject: nn.Module, images: Tensor) -> Tensor:
-    """The first forward of a batch: what fails here is the model's or the images' fault, and is said so."""
-    try:
-        with torch.no_grad():
-            output: Tensor = subject(images)
-            return output
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, IndexError, AssertionError) as error:  # an assertion of the model's is no verdict of ours
-        shape, dtype = tuple(images.shape), images.dtype
-        raise ModelOutputError(f"the model failed on images {shape} of {dtype}: {error}") from error
+def without_gradient(subject: nn.Module, images: Tensor) -> Tensor:
+    """One forward pass of which no graph is kept."""
+    with torch.no_grad():
+        output: Tensor = subject(images)
+    return output

@@ -149,6 +149,11 @@ class Evaluation:
         each = Passes(1 + forward + sum(cell.forwards for cell in cells), gradient + len(attacks))
         return Passes(each.forward * len(self.source), each.gradient * len(self.source))
 
+    @property
+    def image_ids(self) -> tuple[ImageId, ...]:
+        """The ids of the images, once a score was measured."""
+        return self._ids
+
     def image(self, image_id: ImageId) -> Tensor:
         """One image (C, H, W) by its id."""
         if image_id not in self._ids:

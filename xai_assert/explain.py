@@ -7,8 +7,9 @@ from collections.abc import Callable
 from xai_assert import registry
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
+from xai_assert.named_metrics import ALL_IMAGES
 from xai_assert.reporting import record
-from xai_assert.verdicts import Bound, Verdict
+from xai_assert.verdicts import Bound
 
 NAMES = {"af": "attribution fidelity", "asr": "attack success rate", "fe": "faithfulness estimate"}
 
@@ -16,9 +17,9 @@ NAMES = {"af": "attribution fidelity", "asr": "attack success rate", "fe": "fait
 Control = Callable[[], Score]
 
 
-def explain(score: Score, bound: Bound, verdict: Verdict, control: Control | None = None) -> str:
+def explain(score: Score, bound: Bound, because: str, control: Control | None = None) -> str:
     """What was compared, by how much it missed, on which images, beside what control, and how to run it again."""
-    lines = [f"{headline(score)}, {verdict.because}", images_line(score, bound)]
+    lines = [f"{headline(score)}, {because}", images_line(score, bound)]
     if isinstance(score, FidelityScore):
         lines.append(errors_line(score))
         lines += ["marks: " + "; ".join(score.marks)] if score.marks else []
@@ -38,16 +39,26 @@ def headline(score: Score) -> str:
     under = f" under {about['perturbation']}" if "perturbation" in about else ""
     at = f" at {about['fraction']:.3g} of the pixels" if "fraction" in about else ""
     unit = f" {score.unit}" if score.unit else ""
-    return f"{name}{what}{under}{at} is {score.value:.3f}{unit} on {len(score)} image{'s' * (len(score) != 1)}"
+    count = "" if whole_set(score) else f" on {len(score)} image{'s' * (len(score) != 1)}"
+    return f"{name}{what}{under}{at} is {score.value:.3f}{unit}{count}"
+
+
+def whole_set(score: Score) -> bool:
+    """Whether the score is one number for all images."""
+    return score.image_ids == (ALL_IMAGES,)
 
 
 def images_line(score: Score, bound: Bound) -> str:
-    """How many images miss the bound on their own, and the worst."""
-    worst = ", ".join(f"{i} {value:.3f}" for i, value in score.worst())
-    limit, word = (bound.min, "below") if bound.min is not None else (bound.max, "above")
+    """How many images miss the bound on their own, and those that miss it most."""
+    if whole_set(score):
+        return ""
+    above = bound.max is not None and (bound.min is None or score.value > bound.max)
+    limit, word = (bound.max, "above") if above else (bound.min, "below")
+    order = score.values.argsort(descending=above, stable=True)[:3].tolist()
+    worst = ", ".join(f"{score.image_ids[i]} {float(score.values[i]):.3f}" for i in order)
     if limit is None:
         return f"worst images: {worst}"
-    missed = int((score.values < limit).sum() if word == "below" else (score.values > limit).sum())
+    missed = int((score.values > limit).sum() if above else (score.values < limit).sum())
     return f"images {word} the bound: {missed} of {len(score)} ({missed / len(score):.0%}); worst: {worst}"
 
 

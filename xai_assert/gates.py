@@ -57,7 +57,12 @@ class Gate:
 
     def waived(self, today: datetime.date) -> bool:
         """Whether failing is what is expected of it on that day."""
-        return self.expect == "fail" and (self.until is None or today <= self.until)
+        return self.expect == "fail" and self.until is not None and today <= self.until
+
+    def about(self) -> dict[str, Any]:
+        """Which gate this is, as plain JSON types."""
+        where = {name: getattr(self, name) for name in (*PATTERNS, "fraction", "reason", "expect")}
+        return where | {"until": self.until.isoformat() if self.until else None}
 
     def __str__(self) -> str:
         where = " ".join(f"{name}={getattr(self, name)!r}" for name in PATTERNS)
@@ -108,8 +113,8 @@ def _gate(table: Mapping[str, Any], where: str) -> Gate:
             raise GatesError(f"{where}: until must be a date such as 2027-06-30, not {until!r}") from None
     elif until is not None and type(until) is not datetime.date:
         raise GatesError(f"{where}: until must be a date such as 2027-06-30, not {until!r}")
-    if until is not None and values.get("expect") != "fail":
-        raise GatesError(f"{where}: until goes with expect = 'fail'")
+    if (until is not None) != (values.get("expect") == "fail"):
+        raise GatesError(f"{where}: expect = 'fail' and until = a day go together: a waiver expires")
     try:
         registry.metrics.get(values["metric"])
         bound = Bound(*(values.pop(name, None) for name in ("min", "max", "confidence", "beats")))
@@ -167,6 +172,7 @@ class Judged:
 
 def judge_gate(gate: Gate, score: Score, today: datetime.date | None = None) -> Judged:
     """The verdict on a score, with the waiver: expected failures that do not fail are failures."""
+    __tracebackhide__ = True
     today = today or datetime.date.today()
     verdict = judge(score, gate.bound)
     if gate.expect != "fail":

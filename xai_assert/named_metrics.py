@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import scipy.stats
 import torch
 
 from xai_assert import registry
@@ -15,6 +17,7 @@ from xai_assert.evaluation import Evaluation
 from xai_assert.metrics import Score
 from xai_assert.perturbations import Perturbation
 
+ALL_IMAGES = "all images"  # the id of a score that is one number for the whole set
 Measure = Callable[[Evaluation, Any, Perturbation, float], Score]
 Plan = Callable[[Perturbation, float], list[Cell]]
 
@@ -102,12 +105,17 @@ def finite(evaluation: Evaluation, method: Any, perturbation: Perturbation, frac
 
 @register_metric("bias", about="run", cells=_fidelity)
 def bias(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
-    """Distance of the mean AF from 0, in standard errors: of a random map it is 0 but for chance."""
+    """Distance of the mean AF from 0, in standard errors: of a random map it is 0 but for chance.
+
+    Of few images it is put on the normal scale through Student's t, so that a bound means the same for any number.
+    """
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
     if found.standard_error == 0 and found.mean != 0:
         raise ValueError(f"AF of {method} is {found.mean:.3f} on each of {len(found)} images: chance has no part in it")
-    distance = abs(found.mean) / found.standard_error if found.standard_error else 0.0
-    return Score(torch.tensor([distance]), ("all images",), "bias", "standard errors", False, found.provenance)
+    t = abs(found.mean) / found.standard_error if found.standard_error else 0.0
+    distance = float(scipy.stats.norm.isf(scipy.stats.t.sf(t, len(found) - 1))) if t else 0.0
+    distance = distance if math.isfinite(distance) else t  # too far out for a probability
+    return Score(torch.tensor([distance]), (ALL_IMAGES,), "bias", "standard errors", False, found.provenance)
 
 
 @register_metric("passes", about="run", cells=_fidelity)
@@ -121,4 +129,4 @@ def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, frac
         (spent.forward + spent.gradient) / (expected.forward + expected.gradient),
         spent.gradient / expected.gradient if expected.gradient else 1.0 + spent.gradient,
     ]
-    return Score(torch.tensor([max(ratios)]), ("all images",), "passes", "x needed", False, found.provenance)
+    return Score(torch.tensor([max(ratios)]), (ALL_IMAGES,), "passes", "x needed", False, found.provenance)

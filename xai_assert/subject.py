@@ -113,8 +113,14 @@ class Subject(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}")
-        raw = self.module(images.clone())  # a copy, because a model may write on its input
-        output = raw if self.card.output is None else self.card.output(raw)
+        try:
+            raw = self.module(images.clone())  # a copy, because a model may write on its input
+            output = raw if self.card.output is None else self.card.output(raw)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # also an assertion of the model's, which is no verdict of ours
+            what = f"images {tuple(images.shape)} of {images.dtype}"
+            raise ModelOutputError(f"the model {self.name} failed on {what}: {error}") from error
         if not isinstance(output, Tensor):
             raise ModelOutputError(
                 f"{self.name} returned a {type(output).__name__}, not a tensor; give xa.describe an output= that "

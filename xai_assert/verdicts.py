@@ -44,7 +44,9 @@ class Bound:
                 raise ValueError(f"{name}{self.label} must be a finite number, not {value!r}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min{self.label}={self.min} is above max{self.label}={self.max}")
-        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+        if self.confidence is not None and not (
+            isinstance(self.confidence, int | float) and 0.5 <= self.confidence < 1
+        ):
             raise ValueError(f"confidence must be at least 0.5 and below 1, not {self.confidence!r}")
         if self.beats not in (None, "random"):
             raise ValueError(f"beats must be 'random', not {self.beats!r}")
@@ -73,6 +75,7 @@ def judge(score: Score, bound: Bound) -> Verdict:
     Raises:
         ValueError: fewer images than `confidence` or `beats` needs.
     """
+    __tracebackhide__ = True
     if isinstance(score, FidelityScore) and 2 * score.unresponsive > len(score):
         words = f"unresponsive: neither region moves the prediction on {score.unresponsive} of {len(score)} images"
         return Verdict("fail", f"{words}; raise the strength or the fraction")
@@ -87,17 +90,18 @@ def judge(score: Score, bound: Bound) -> Verdict:
 
 
 def _limit(score: Score, bound: Bound, side: Literal["min", "max"]) -> Verdict:
+    __tracebackhide__ = True
     limit: float = getattr(bound, side)
     sign, beyond = (1, "below") if side == "min" else (-1, "above")
     missing = sign * (limit - score.value)
     name = f"{side}{bound.label}={limit:.3f}"
     if bound.confidence is None:
         return Verdict("fail", f"{beyond} {name} (by {missing:.3f})") if missing > 0 else Verdict("pass")
-    ends = sorted(sign * (end - limit) for end in score.interval(bound.confidence))
+    low, high = score.interval(bound.confidence)
+    ends = sorted((sign * (low - limit), sign * (high - limit)))
+    interval = f"{bound.confidence:.0%} interval [{low:.3f}, {high:.3f}]"
     if ends[0] >= 0:
         return Verdict("pass")
-    low, high = score.interval(bound.confidence)
-    interval = f"{bound.confidence:.0%} interval [{low:.3f}, {high:.3f}]"
     if ends[1] < 0:
         return Verdict("fail", f"{beyond} {name} ({interval})")
     return Verdict("undecided", f"not decided against {name} ({interval}); {_needed(score, ends, missing)}")
@@ -112,6 +116,7 @@ def _needed(score: Score, ends: list[float], missing: float) -> str:
 
 
 def _beats_random(score: Score, bound: Bound) -> Verdict:
+    __tracebackhide__ = True
     p, alpha = sign_flip_p(score), 1 - (bound.confidence or 0.95)
     return Verdict("pass") if p <= alpha else Verdict("fail", f"does not beat random (p={p:.3f} > {alpha:.2g})")
 

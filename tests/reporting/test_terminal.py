@@ -30,9 +30,10 @@ def test_columns_line_up_and_empty_ones_are_left_out():
 
 
 def test_gates_on_the_run_are_one_line_that_names_the_red_ones():
-    good, bad = record("edges", "pass", of_run=True), record("random", "fail", of_run=True)
+    good = record("edges", "pass", of_run=True, cell="net+edges+gaussian_noise")
+    bad = record("random", "fail", of_run=True, cell="net+random+gaussian_noise")
     assert table([good, bad]) == [
-        "soundness: 1 of 2 gates on the run itself pass; not: net+random+gaussian_noise",
+        "soundness: 1 of 2 gates on the run itself pass; not: af net+random+gaussian_noise",
     ]
 
 
@@ -43,4 +44,5 @@ def test_a_score_of_ones_own_and_an_error_fit_in():
     lines = table([mine, broken])
     assert "agreement=0.500" in lines[1]
     assert lines[2].split()[:3] == ["net", "saliency", "black"]
-    assert lines[2].endswith("ERROR    ValueError: why")
+    assert lines[2].endswith("ERROR")
+    assert lines[3] == "error: net saliency: ValueError: why"

@@ -1,5 +1,7 @@
 """A project of a user: a small model with a factory, its gates, and a test file that runs all cells."""
 
+import json
+
 import h5py  # noqa: F401  (imported before pytester restores sys.modules: torch refuses a second import)
 import hypothesis.strategies  # noqa: F401
 import numpy  # noqa: F401
@@ -60,4 +62,5 @@ def project(pytester, monkeypatch):
         return start(*options, "--xai-images=12", *arguments)
 
     pytester.run_gates = run
+    pytester.results = lambda folder="xai-report": json.loads((pytester.path / folder / "results.json").read_text())
     return pytester

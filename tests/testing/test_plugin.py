@@ -1,6 +1,5 @@
 """The plugin as a user meets it: exit status, table, results.json, JUnit, and what it says when something is wrong."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,10 +8,6 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 CELLS = ["net-v7+saliency+gaussian_noise", "net-v7+random+gaussian_noise"]
-
-
-def results(project, folder="xai-report"):
-    return json.loads((project.path / folder / "results.json").read_text())
 
 
 def test_a_gate_that_passes_is_green_and_everything_is_written(project):
@@ -29,7 +24,7 @@ def test_a_gate_that_passes_is_green_and_everything_is_written(project):
             "results: xai-report/results.json",
         ]
     )
-    found = results(project)
+    found = project.results()
     assert (found["schema"], found["complete"]) == (1, True)
     assert [cell["cell"] for cell in found["cells"]] == CELLS
     af = found["cells"][0]["scores"]["af"]
@@ -64,7 +59,7 @@ def test_a_gate_that_fails_is_red_and_explains_itself(project):
         ]
     )
     assert "control on the same images" not in result.stdout.str()  # it is the control
-    assert results(project)["cells"][1]["verdict"] == "fail"
+    assert project.results()["cells"][1]["verdict"] == "fail"
 
 
 def test_an_undecided_gate_is_red_and_says_how_many_images_would_decide(project):
@@ -73,7 +68,7 @@ def test_an_undecided_gate_is_red_and_says_how_many_images_would_decide(project)
     result = project.run_gates()
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*not decided against min=-0.050 (95% interval [[]*[]])*about * images would decide*"])
-    assert results(project)["cells"][1]["verdict"] == "undecided"
+    assert project.results()["cells"][1]["verdict"] == "undecided"
 
 
 def test_a_run_that_judged_nothing_is_not_green(project):
@@ -121,7 +116,7 @@ def test_an_error_in_a_cell_is_a_red_cell_and_the_others_stand(project):
     result = project.run_gates()
     assert result.ret == 1
     result.assert_outcomes(passed=1, failed=1)
-    cells = {cell["method"]: cell for cell in results(project)["cells"]}
+    cells = {cell["method"]: cell for cell in project.results()["cells"]}
     assert cells["constant"]["verdict"] == "error"
     assert cells["constant"]["error"].startswith("DegenerateHeatmapError: the heatmap of constant is constant for")
     assert cells["saliency"]["verdict"] == "pass"
@@ -131,7 +126,7 @@ def test_a_method_that_does_not_apply_is_skipped_with_the_reason(project):
     result = project.run_gates("--xai-method=saliency", "--xai-method=attention_rollout", "-rs", *suite())
     assert result.ret == 0
     result.stdout.fnmatch_lines(["SKIPPED*attention_rollout does not apply to net-v7: Net shows no attention*"])
-    verdicts = {(c["method"], c["verdict"]) for c in results(project)["cells"]}
+    verdicts = {(c["method"], c["verdict"]) for c in project.results()["cells"]}
     assert ("attention_rollout", "not applicable") in verdicts
 
 
@@ -151,7 +146,7 @@ def test_the_suites_run_on_a_users_model(project):
             "no method gets a verdict on net-v7: no gate in suites/gates.toml matches its cells (add*",
         ]
     )
-    cells = [c for c in results(project)["cells"] if c["method"] == "random" and c.get("of_run")]
+    cells = [c for c in project.results()["cells"] if c["method"] == "random" and c.get("of_run")]
     assert {g["metric"] for c in cells for g in c["gates"]} == {"finite", "passes", "bias"}
 
 
@@ -247,7 +242,7 @@ def test_assertions_in_a_users_own_tests_are_recorded_and_write_no_folder_unaske
     result.stdout.fnmatch_lines(["net-v7 *saliency *gaussian_noise 5%*pass*"])
     assert not (project.path / "xai-report").exists()
     project.run_gates("--xai-report=out", gates=False)
-    assert results(project, "out")["cells"][0]["gates"][0]["bound"] == "min_af=0.5, confidence=0.95, beats='random'"
+    assert project.results("out")["cells"][0]["gates"][0]["bound"] == "min_af=0.5, confidence=0.95, beats='random'"
 
 
 def test_several_models_and_aliases(project):
@@ -275,8 +270,8 @@ def test_the_decorators_own_models_and_images(project):
     )
     result = project.run_gates(model=False)
     assert result.ret == 0
-    assert results(project)["cells"][0]["cell"] == "v7+saliency+gaussian_noise"
-    assert results(project)["cells"][0]["data"] == "tensor (12, 3, 16, 16)"
+    assert project.results()["cells"][0]["cell"] == "v7+saliency+gaussian_noise"
+    assert project.results()["cells"][0]["data"] == "tensor (12, 3, 16, 16)"
 
 
 def test_an_overridden_model_is_not_judged_under_another_name(project):
@@ -324,7 +319,7 @@ def test_options_have_ini_twins(project):
     project.makeini("[pytest]\nxai_model = usermodel:build\nxai_gates = mine.toml\nxai_images = 10\nxai_seed = 7\n")
     result = project.run_gates("--xai-images=11", model=False, gates=False)
     assert result.ret == 0
-    score = results(project)["cells"][0]["scores"]["af"]
+    score = project.results()["cells"][0]["scores"]["af"]
     assert (score["n"], score["provenance"]["seed"]) == (11, 7)  # the command line goes before the ini file
 
 
@@ -332,7 +327,7 @@ def test_an_interrupted_run_keeps_what_it_measured(project):
     project.makepyfile(test_z="def test_interrupt(): raise KeyboardInterrupt")
     result = project.run_gates("test_release.py", "test_z.py", inprocess=False)
     assert result.ret == 2
-    found = results(project)
+    found = project.results()
     assert found["complete"] is False
     assert [cell["cell"] for cell in found["cells"]] == CELLS
 
@@ -360,10 +355,10 @@ def test_workers_lose_and_repeat_nothing(project):
     assert shared.ret == 0
 
     def numbers(folder):
-        return {c["cell"]: c["scores"]["af"]["values"] for c in results(project, folder)["cells"]}
+        return {c["cell"]: c["scores"]["af"]["values"] for c in project.results(folder)["cells"]}
 
     assert numbers("one") == numbers("two")
-    assert len(results(project, "two")["cells"]) == 2
+    assert len(project.results("two")["cells"]) == 2
 
 
 def test_an_unrelated_run_imports_nothing_heavy(tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xai_assert.attributions import controls, gradients, integrated_gradients, rollout  # noqa: F401  (they register)
 from xai_assert.attributions.base import Method, check_ranks, method, register_method
-from xai_assert.batching import Batch, BatchSizer, ImageSource, Samples, run_batches, run_clean
+from xai_assert.batching import Batch, BatchSizer, ImageSource, Samples, run_batches, without_gradient
 from xai_assert.preserve import undisturbed
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject, as_subject
@@ -72,7 +72,7 @@ def attribute(
 
     def work(batch: Batch) -> Tensor:
         inputs = batch.images.to(subject.device)
-        clean = run_clean(subject, inputs) if needs_clean else inputs
+        clean = without_gradient(subject, inputs) if needs_clean else inputs
         chosen = choose_target(subject, target, clean)
         found = wanted.attribute(subject, inputs, chosen, image_ids=batch.ids, seed=seed)
         return found.to(batch.images.device)

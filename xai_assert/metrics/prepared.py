@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_assert.attributions import Method, check_ranks, choose_target
-from xai_assert.batching import Batch, run_clean
+from xai_assert.batching import Batch, without_gradient
 from xai_assert.errors import ModelOutputError
 from xai_assert.perturbations import Ranking, rank
 from xai_assert.randomness import ImageId
@@ -61,7 +61,7 @@ def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | 
             "pass task='depth', or make a subject with xa.describe"
         )
     images = batch.images.to(subject.device)
-    output = run_clean(subject, images)
+    output = without_gradient(subject, images)
     clean = task.read(output)
     check_finite(clean.flatten(1), batch.ids, subject)
     target = choose_target(subject, target, output)
@@ -91,8 +91,7 @@ def floor_of(dtype: torch.dtype) -> float:
 
 def predicted(subject: Subject, read: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """One forward pass without gradient, read by the task."""
-    with torch.no_grad():
-        return read(subject(images))
+    return read(without_gradient(subject, images))
 
 
 def check_finite(values: Tensor, image_ids: Sequence[ImageId], subject: Subject, where: str = "") -> None:

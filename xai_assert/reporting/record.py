@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import xai_assert
@@ -24,11 +24,11 @@ def current() -> RunningTest | None:
     return found
 
 
-def add(record: Record) -> None:
-    """Tell the running test; outside of one nothing happens."""
+def add(make: Callable[[], Record]) -> None:
+    """Tell the running test; outside of one nothing happens, and no record is made."""
     listener = current()
     if listener:
-        listener.records.append(record)
+        listener.records.append(make())
 
 
 def gate_record(metric: str, bound: str, outcome: str, because: str, **more: Any) -> Record:

@@ -42,12 +42,13 @@ def write(content: Mapping[str, Any], path: Path) -> Path:
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
+        ValueError: a number is NaN or infinite.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+            json.dump(content, file, indent=1, allow_nan=False, default=str)  # a user's provenance may hold a path
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

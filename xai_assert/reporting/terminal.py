@@ -15,12 +15,21 @@ def table(records: Sequence[Record]) -> list[str]:
     explained = [record for record in records if not record.get("of_run")]
     rows = [_row(record) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
-    units = {s["unit_of_error"] for r in explained for s in r["scores"].values() if s.get("unit_of_error")}
-    if units:
-        lines.append(
-            f"rel, irr: mean error after perturbing the most and the least relevant pixels, in {'/'.join(units)}"
-        )
-    return [*lines, *_soundness(records)]
+    errors = dict.fromkeys(_error(record) for record in records if record["error"])
+    return [*lines, *_legend(explained), *errors, *_soundness(records)]
+
+
+def _legend(explained: Sequence[Record]) -> list[str]:
+    scores = [score for record in explained for score in record["scores"].values()]
+    units = dict.fromkeys(score["unit_of_error"] for score in scores if score.get("unit_of_error"))
+    words = "rel, irr: mean error after perturbing the most and the least relevant pixels"
+    lines = [f"{words}, in {'/'.join(units)}"] if units else []
+    sets = [f"{s['n']} of {r['data']}" for r in explained if r.get("data") for s in r["scores"].values()]
+    return [*lines, *(f"images: {what}" for what in dict.fromkeys(sets))]
+
+
+def _error(record: Record) -> str:
+    return f"{record['verdict']}: {record['model']} {record['method']}: {record['error'].splitlines()[0]}"
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -45,7 +54,7 @@ def _row(record: Record) -> tuple[str, ...]:
         f"{af['value']:+.3f}" if af else "",
         interval,
         record["verdict"].upper() if record["verdict"] in ("fail", "error", "undecided") else record["verdict"],
-        "; ".join(others + record["marks"] + ([record["error"].splitlines()[0][:80]] if record["error"] else [])),
+        "; ".join(others + record["marks"]),
     )
 
 
@@ -62,9 +71,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _soundness(records: Sequence[Record]) -> list[str]:
     """One line for what must hold of the run itself."""
-    of_run = [record for record in records if record.get("of_run")]
+    of_run = [r for r in records if r.get("of_run") and (r["gates"] or r["verdict"] == "error")]
     if not of_run:
         return []
-    bad = [f"{r['model']}+{r['method']}+{r['perturbation']}" for r in of_run if r["verdict"] not in ("pass", "waived")]
+    bad = [f"{'/'.join(r['scores'])} {r['cell']}" for r in of_run if r["verdict"] not in ("pass", "waived")]
     words = f"soundness: {len(of_run) - len(bad)} of {len(of_run)} gates on the run itself pass"
     return [words + (f"; not: {', '.join(bad[:5])}" if bad else "")]

@@ -6,8 +6,11 @@ heavy is imported where it is used (a test lists `sys.modules`).
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -61,7 +64,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def option(config: pytest.Config, name: str) -> Any:
     """What the user asked for: the command line before the ini file; None, or [] for repeatable options, if nothing."""
     given = config.getoption(f"--xai-{name}")
-    return given if given is not None else config.getini(f"xai_{name.replace('-', '_')}") or None
+    if given is None:
+        return config.getini(f"xai_{name.replace('-', '_')}") or None
+    if "" in (given if isinstance(given, list) else [given]):  # an unset variable must not mean the default
+        raise pytest.UsageError(f"--xai-{name} is empty; leave it out, or say what you want")
+    return given
+
+
+def option_path(config: pytest.Config, name: str) -> Path | None:
+    """A path: of the command line relative to where pytest was called, of the ini file relative to that file."""
+    text = option(config, name)
+    if text is None:
+        return None
+    given = config.getoption(f"--xai-{name}") is not None
+    start = config.invocation_params.dir if given or not config.inipath else config.inipath.parent
+    return Path(start, text)
 
 
 def session_of(config: pytest.Config) -> XaiSession:
@@ -78,13 +95,16 @@ _SESSION = pytest.StashKey[Any]()  # the XaiSession, whose class only a run of o
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if hasattr(metafunc.function, "xai_gates"):
-        from xai_assert.testing.gates import parametrize
+    try:
+        if hasattr(metafunc.function, "xai_gates"):
+            from xai_assert.testing.gates import parametrize
 
-        parametrize(metafunc, session_of(metafunc.config))
-    elif "xai_model" in metafunc.fixturenames and len(option(metafunc.config, "model") or []) > 1:
-        models = session_of(metafunc.config).models
-        metafunc.parametrize("xai_model", models, indirect=True, ids=[m.id for m in models], scope="session")
+            parametrize(metafunc, session_of(metafunc.config))
+        elif "xai_model" in metafunc.fixturenames and len(option(metafunc.config, "model") or []) > 1:
+            models = session_of(metafunc.config).models
+            metafunc.parametrize("xai_model", models, indirect=True, ids=[m.id for m in models], scope="session")
+    except pytest.UsageError as error:  # as this, pytest prints the sentence alone
+        raise pytest.Collector.CollectError(str(error)) from None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -102,7 +122,8 @@ def xai_device(request: pytest.FixtureRequest) -> torch.device:
 def xai_model(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The model of `--xai-model`, a `Subject` on the device; loaded once, checked after each test to be unchanged."""
     session = session_of(request.config)
-    subject = session.load(getattr(request, "param", None) or session.models[0])
+    with _sentence():
+        subject = session.load(getattr(request, "param", None) or session.models[0])
     yield subject
     session.check_whole(subject)
 
@@ -110,22 +131,36 @@ def xai_model(request: pytest.FixtureRequest) -> Iterator[Subject]:
 @pytest.fixture(scope="session")
 def xai_images(request: pytest.FixtureRequest, xai_model: Subject) -> Images:
     """The images of `--xai-data`, preprocessed by the model's card: a lazy data set with a one-line repr."""
-    return session_of(request.config).images(xai_model)
+    with _sentence():
+        return session_of(request.config).images(xai_model)
 
 
 @pytest.fixture
 def gate(request: pytest.FixtureRequest, xai_model: Subject, xai_images: Images) -> GateCheck:
     """One cell to judge, in tests decorated with `xa.parametrize_with_gates`."""
-    if not hasattr(request, "param"):
-        raise pytest.UsageError("the fixture `gate` goes with @xa.parametrize_with_gates(...)")
-    return session_of(request.config).gate(request.param, xai_model, xai_images)
+    with _sentence():
+        if not hasattr(request, "param"):
+            raise pytest.UsageError("the fixture `gate` goes with @xa.parametrize_with_gates(...)")
+        return session_of(request.config).gate(request.param, xai_model, xai_images)
+
+
+@contextmanager
+def _sentence() -> Iterator[None]:
+    """A mistake in what the user asked for is told in a sentence, without a traceback."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except pytest.UsageError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 class RunningTest:
     """See `xai_assert.reporting.record.RunningTest`."""
 
     def __init__(self, item: pytest.Item) -> None:
-        words = ["pytest", item.nodeid]
+        file, _, rest = item.nodeid.partition("::")
+        here = os.path.relpath(item.path, item.config.invocation_params.dir)
+        words = ["pytest", f"{Path(here).as_posix()}::{rest}" if rest else file]
         for name, (kind, _, _) in OPTIONS.items():
             given = item.config.getoption(f"--xai-{name}")
             if name != "report" and given is not None:
@@ -162,6 +197,10 @@ def pytest_runtest_makereport(
             set_properties(item, records)
     report = yield
     if records and (call.when == "call" or report.outcome != "passed"):
+        if report.outcome == "passed":
+            for record in records:  # an assertion that the test expected to fail is nobody's red cell
+                if "cell" not in record and record["verdict"] in ("fail", "undecided"):
+                    record["verdict"] = "caught"
         vars(report)["xai_records"] = [record | {"nodeid": item.nodeid} for record in records]
         records.clear()
     return report
@@ -195,7 +234,8 @@ class Controller:
             return
         from xai_assert.testing.reports import finish
 
-        self.notes, status = finish(self.config, self.records, int(exitstatus))
+        stopped = bool(session.shouldstop or session.shouldfail)
+        self.notes, status = finish(self.config, self.records, int(exitstatus), stopped=stopped)
         session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -22,7 +22,6 @@ from xai_assert.named_metrics import NamedMetric
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.reporting import record
 from xai_assert.subject import Subject, slug
-from xai_assert.verdicts import Verdict
 
 if TYPE_CHECKING:
     from xai_assert.testing.session import ModelOption, XaiSession
@@ -66,9 +65,12 @@ def parametrize_with_gates(
         ... def test_release(gate):
         ...     gate.check()
     """
-    for name, value in (("methods", methods), ("perturbations", perturbations), ("metrics", metrics)):
+    given = {"models": models, "methods": methods, "perturbations": perturbations}
+    for name, value in {**given, "fractions": fractions, "metrics": metrics}.items():
         if isinstance(value, str):
             raise TypeError(f"{name} must be a list of names, not the text {value!r}")
+        if value is not None and not value:
+            raise ValueError(f"{name} is empty, so nothing would be judged; leave it out for the default")
 
     def decorate(function: F) -> F:
         function.xai_gates = Matrix(models, methods, perturbations, fractions, metrics)  # type: ignore[attr-defined]
@@ -89,6 +91,12 @@ class GateParam:
     gates: tuple[Gate, ...]
     of_run: bool
 
+    def about(self) -> record.Record:
+        """What its record says of it, measured or not."""
+        name = self.name
+        about = {"model": name.model, "method": name.method, "perturbation": name.perturbation}
+        return {"cell": str(name), **about, "fraction": name.fraction, "of_run": self.of_run}
+
     def cells(self) -> list[Cell]:
         """What the evaluation has to compute for it."""
         return [cell for metric in self.metrics for cell in metric.cells(self.perturbation, self.name.fraction)]
@@ -96,13 +104,12 @@ class GateParam:
 
 def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
     """Called by the plugin for a decorated test."""
-    from xai_assert.testing.session import ModelOption
-
+    session.check_options()
     matrix: Matrix = metafunc.function.xai_gates
     if matrix.models is None:
         models = session.models
     else:
-        models = [ModelOption(spec, None, alias) for alias, spec in matrix.models.items()]
+        models = [session.model_of(alias, spec) for alias, spec in matrix.models.items()]
     methods = session.methods if matrix.methods is None else [method(m) for m in matrix.methods]
     perturbations = (
         session.perturbations if matrix.perturbations is None else [perturbation(p) for p in matrix.perturbations]
@@ -112,9 +119,8 @@ def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
     for model, m, p, f in itertools.product(models, methods, perturbations, fractions):
         name = CellName(session.name_of(model), str(m), str(p), f)
         pairs.append((model, _param(name, m, p, session.gates, matrix)))
-    if matrix.metrics is None:
-        narrowed = [n for n in ("method", "perturbation", "fraction") if getattr(matrix, f"{n}s") is not None]
-        session.remember([param.name for _, param in pairs], narrowed)
+    narrowed = [n for n in ("method", "perturbation", "fraction") if getattr(matrix, f"{n}s") is not None]
+    session.remember([param for _, param in pairs], narrowed)
     ids = [_cell_id(param.name, with_fraction=len(fractions) > 1) for _, param in pairs]
     metafunc.parametrize(("xai_model", "gate"), pairs, indirect=True, ids=ids, scope="session")
 
@@ -183,23 +189,23 @@ class GateCheck:
             raise self._failure(scores, red)
 
     def _measure(self, metric: NamedMetric, of: Any) -> Score:
-        return metric.measure(self.evaluation, of, self.param.perturbation, self.param.name.fraction)
+        found = metric.measure(self.evaluation, of, self.param.perturbation, self.param.name.fraction)
+        if not isinstance(found, Score):
+            raise TypeError(f"metric {metric.name!r} returned a {type(found).__name__}, not an xa.Score")
+        return found
 
     def _failure(self, scores: Mapping[str, Score], red: Sequence[Judged]) -> AssertionError:
         first = red[0]
         score, metric = scores[first.gate.metric], registry.metrics.get(first.gate.metric)
         control = (lambda: self._measure(metric, "random")) if metric.about == "explanation" else None
-        text = explain(score, first.gate.bound, Verdict("fail", first.because), control)
+        text = explain(score, first.gate.bound, first.because, control)
         text += "".join(f"\n  also: {j.gate.metric} {j.because}" for j in red[1:])
         text += f"\n  gate: {first.gate.reason}" if first.gate.reason else ""
         return failure(score, text, self.evaluation if metric.about == "explanation" else None)
 
     def _record(self, scores: Mapping[str, Score], judged: Sequence[Judged], verdict: str, **more: Any) -> None:
         gates = [
-            record.gate_record(j.gate.metric, str(j.gate.bound), j.outcome, j.because, reason=j.gate.reason)
-            for j in judged
+            record.gate_record(j.gate.metric, str(j.gate.bound), j.outcome, j.because, **j.gate.about()) for j in judged
         ]
-        name = self.param.name
-        about: record.Record = {"model": name.model, "method": name.method, "perturbation": name.perturbation}
-        about |= {"fraction": name.fraction, "of_run": self.param.of_run, "data": self._data}
-        record.add(record.make_record(scores, gates, verdict, cell=str(name), **about, **more))
+        about = self.param.about() | {"data": self._data, **more}
+        record.add(lambda: record.make_record(scores, gates, verdict, **about))

@@ -8,25 +8,36 @@ import pytest
 
 from xai_assert.reporting.record import Record, make_record
 from xai_assert.reporting.results import document, summary, write
-from xai_assert.testing import OPTIONS, option
+from xai_assert.testing import OPTIONS, option, option_path
+from xai_assert.testing.gates import GateParam
 
 NO_GATE = int(pytest.ExitCode.NO_TESTS_COLLECTED)  # "could not judge" is told apart from "judged, and worse" (1)
 PROPERTY = "xai_"
+RED = ("fail", "undecided", "error")
+VERDICTS = ("pass", "fail", "undecided", "waived", "error", "not run", "not applicable", "caught")
+UNTRAINED = (
+    "its weights are random, and AF on an untrained network says nothing of a release; "
+    "give trained ones: --xai-model NAME@FILE"
+)
 
 
 def complete(item: pytest.Item, call: pytest.CallInfo[None], records: list[Record], is_gate: bool) -> list[Record]:
     """The records of this test; a gate that never came to measure gets one too, so that no cell is lost."""
-    if records or not is_gate or call.excinfo is None:
-        return records
     callspec = getattr(item, "callspec", None)
     param = callspec.params.get("gate") if callspec else None
-    if param is None:
+    if records or not is_gate or not isinstance(param, GateParam) or call.when == "teardown":
         return records
-    skipped = call.excinfo.errisinstance(pytest.skip.Exception)
-    text = str(call.excinfo.value) if skipped else call.excinfo.exconly()
-    about = {"model": param.name.model, "method": param.name.method, "perturbation": param.name.perturbation}
-    about |= {"fraction": param.name.fraction, "of_run": param.of_run, "data": None}
-    return [make_record({}, [], "not run" if skipped else "error", cell=str(param.name), error=text, **about)]
+    if call.excinfo is None:
+        return (
+            records if call.when == "setup" else [_unmeasured(param, "not run", "the test never called gate.check()")]
+        )
+    if call.excinfo.errisinstance(pytest.skip.Exception):
+        return [_unmeasured(param, "not run", str(call.excinfo.value))]
+    return [_unmeasured(param, "error", call.excinfo.exconly())]
+
+
+def _unmeasured(param: GateParam, verdict: str, error: str) -> Record:
+    return make_record({}, [], verdict, error=error, data=None, **param.about())
 
 
 def set_properties(item: pytest.Item, records: list[Record]) -> None:
@@ -45,47 +56,48 @@ def set_properties(item: pytest.Item, records: list[Record]) -> None:
     item.user_properties[:] = [*kept, *found]
 
 
-def finish(config: pytest.Config, records: list[Record], status: int) -> tuple[list[str], int]:
+def finish(
+    config: pytest.Config, records: list[Record], status: int, *, stopped: bool = False
+) -> tuple[list[str], int]:
     """Write results.json; lines for the end of the run, and its exit status."""
     notes = verdict_notes(records, config)
-    counts = summary(records)
     gates = [r for r in records if "cell" in r]
-    if status == 0 and not counts["judged"]:
+    red = [r for r in gates if r["verdict"] in RED]
+    if status == 0 and red:
+        notes.append(f"{len(red)} RED CELLS in tests that passed (caught, or xfail): waive a gate in the gates file")
+        status = int(pytest.ExitCode.TESTS_FAILED)
+    if status == 0 and not summary(records)["judged"]:
         notes.append("NO GATE WAS EVALUATED: nothing was judged, so this run is not green (exit status 5)")
         status = NO_GATE
-    if gates or option(config, "report"):
-        folder = Path(option(config, "report") or config.rootpath / "xai-report")
+    if gates or (records and option(config, "report")):
+        folder = option_path(config, "report") or config.rootpath / "xai-report"
         options = {name: option(config, name) or default for name, (_, default, _) in OPTIONS.items()}
-        content = document(records, complete=status in (0, 1, NO_GATE), options=options)
+        complete = not stopped and status in (0, 1, NO_GATE)
         try:
-            path = write(content, folder / "results.json")
+            path = write(document(records, complete=complete, options=options), folder / "results.json")
             notes.append(f"results: {_shown(path, config)}")
-        except OSError as error:
-            notes.append(f"RESULTS NOT WRITTEN to {folder}: {error.strerror or error}; the table above is complete")
-            status = status or 1
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            notes.append(f"RESULTS NOT WRITTEN to {folder}: {why}; the table above is complete")
+            status = status or int(pytest.ExitCode.TESTS_FAILED)
     return notes, status
 
 
 def verdict_notes(records: list[Record], config: pytest.Config) -> list[str]:
     """The count of verdicts, and why some models got none."""
-    counts = summary(records)
-    words = [f"{counts[name]} {name}" for name in ("pass", "fail", "undecided", "waived", "error") if counts[name]]
-    words += [f"{counts[name]} {name}" for name in ("not run", "not applicable") if counts[name]]
+    explained = [r for r in records if not r.get("of_run")]
+    counts = summary(explained)
+    words = [f"{counts[name]} {name}" for name in VERDICTS if counts[name]]
     words += [f"{counts['report']} reported without a verdict"] if counts["report"] else []
     notes = [f"cells: {', '.join(words)}"] if words else []
-    unjudged = dict.fromkeys(r["model"] for r in records if r["verdict"] == "report")
-    path = _shown(Path(option(config, "gates") or "suites/gates.toml"), config)
-    for model in unjudged:
-        if any(r["gates"] and not r.get("of_run") for r in records if r["model"] == model):
+    gates = option_path(config, "gates")
+    path = _shown(gates, config) if gates else "suites/gates.toml"
+    for model in dict.fromkeys(r["model"] for r in explained if r["verdict"] == "report"):
+        mine = [r for r in explained if r["model"] == model]
+        if any(r["gates"] or r["verdict"] == "error" for r in mine):
             continue
-        weights = {s["provenance"]["weights"] for r in records if r["model"] == model for s in r["scores"].values()}
-        random = any(w.startswith("random") for w in weights)
-        why = (
-            "its weights are random, and AF on an untrained network says nothing of a release; "
-            "give trained ones: --xai-model NAME@FILE"
-            if random
-            else "add a [[gate]] for it"
-        )
+        weights = {s["provenance"]["weights"] for r in mine for s in r["scores"].values()}
+        why = UNTRAINED if any(w.startswith("random") for w in weights) else "add a [[gate]] for it"
         notes.append(f"no method gets a verdict on {model}: no gate in {path} matches its cells ({why})")
     return notes
 

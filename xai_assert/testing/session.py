@@ -18,12 +18,12 @@ from xai_assert.attributions import Method, method
 from xai_assert.batching import Samples
 from xai_assert.datasets import generated, open_data
 from xai_assert.evaluation import Evaluation
-from xai_assert.gates import CellName, Gate, check_gates_match, read_gates
+from xai_assert.gates import Gate, check_gates_match, read_gates
 from xai_assert.models import load_model
 from xai_assert.models.devices import resolve_device
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.subject import Subject, slug
-from xai_assert.testing import OPTIONS, option
+from xai_assert.testing import OPTIONS, option, option_path
 from xai_assert.testing.gates import GateCheck, GateParam
 from xai_assert.testing.unchanged import State
 
@@ -71,8 +71,10 @@ class XaiSession:
         self._images: dict[Any, Images] = {}
         self._states: dict[Subject, State] = {}
         self._planned: list[GateParam] = []
-        self._cells: list[CellName] = []
+        self._params: list[GateParam] = []
         self._narrowed: set[str] = set()
+        self._named: dict[str, ModelOption] = {}
+        self._mistake: pytest.UsageError | None = None
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -92,39 +94,85 @@ class XaiSession:
 
     @functools.cached_property
     def fractions(self) -> list[float]:
-        return [self._number("fraction", float, text) for text in self._texts("fraction", ())]
+        found = [self._number("fraction", float, text) for text in self._texts("fraction", ())]
+        for fraction in found:
+            if not 0 < fraction <= 0.5:
+                raise pytest.UsageError(f"--xai-fraction must be above 0 and at most 0.5, not {fraction}")
+        return list(dict.fromkeys(found))
 
     @functools.cached_property
     def seed(self) -> int:
         return self._number("seed", int, self._text("seed"))
 
     @functools.cached_property
+    def count(self) -> int | None:
+        """How many images the user asked for."""
+        text = self._text("images")
+        count = None if text is None else self._number("images", int, text)
+        if count is not None and count < 1:
+            raise pytest.UsageError(f"--xai-images must be at least 1, not {count}")
+        return count
+
+    @functools.cached_property
+    def depth_scale(self) -> float:
+        scale = self._number("depth-scale", float, self._text("depth-scale"))
+        if not 0 < scale < float("inf"):
+            raise pytest.UsageError(f"--xai-depth-scale must be above 0, not {scale}")
+        return scale
+
+    @functools.cached_property
+    def data(self) -> Path | None:
+        path = option_path(self.config, "data")
+        if path is not None and not path.exists():
+            raise pytest.UsageError(f"--xai-data: there is no {path}")
+        return path
+
+    @functools.cached_property
     def gates_path(self) -> Path:
-        given = option(self.config, "gates")
-        return Path(given) if given else resources.suites() / "gates.toml"
+        return option_path(self.config, "gates") or resources.suites() / "gates.toml"
+
+    def check_options(self) -> None:
+        """Say a mistake before anything is computed, also in what this test would not need."""
+        _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
 
     @functools.cached_property
     def gates(self) -> list[Gate]:
         return self._usage(read_gates, self.gates_path)
 
-    def remember(self, cells: Sequence[CellName], narrowed: Sequence[str]) -> None:
+    def remember(self, params: Sequence[GateParam], narrowed: Sequence[str]) -> None:
         """The cells of one decorated test, and the dimensions that its decorator narrows."""
-        self._cells += cells
+        self._params += params
         self._narrowed.update(narrowed)
 
     def check_gates(self) -> None:
-        """Every gate must meet a cell of this run, but for what the user narrowed and for our own file's models."""
-        if not self._cells:
+        """Every gate must judge a cell of this run, but for what the user narrowed and for our own file's models."""
+        if not self._params:
             return
         names = {"method": registry.methods.names(), "perturbation": registry.perturbations.names(), "fraction": []}
         narrowed = {n: known for n, known in names.items() if n in self._narrowed or option(self.config, n)}
-        if not option(self.config, "gates"):
+        ours = not option(self.config, "gates")
+        if ours:
             narrowed["model"] = registry.models.names()
-        self._usage(lambda: check_gates_match(self.gates, self._cells, narrowed=narrowed, path=self.gates_path))
+        cells = [param.name for param in self._params]
+        self._usage(lambda: check_gates_match(self.gates, cells, narrowed=narrowed, path=self.gates_path))
+        for gate in self.gates:
+            if not ours and any(map(gate.matches, cells)) and not any(gate in param.gates for param in self._params):
+                raise pytest.UsageError(
+                    f"xai-assert: gates file {self.gates_path}: {gate} is judged by no test of this run; add one "
+                    f"with @xa.parametrize_with_gates(metrics=[{gate.metric!r}]), or run the suites"
+                )
 
     def name_of(self, model: ModelOption) -> str:
-        """How results and gates call a model: its alias, or the name on its card."""
-        return model.alias or self.load(model).name
+        """How results and gates call a model: its alias, or the name on its card. Two must not share one."""
+        name = model.alias or self.load(model).name
+        if self._named.setdefault(name, model) is not model:
+            raise pytest.UsageError(f"two models are called {name!r}; give one another name: --xai-model ALIAS=SPEC")
+        return name
+
+    def model_of(self, alias: str, spec: str | Callable[[], Any]) -> ModelOption:
+        """A model of a decorator; the same one for every test that gives the same."""
+        known = self._named.get(alias)
+        return known if known and known.spec is spec else ModelOption(spec, None, alias)
 
     def load(self, model: ModelOption) -> Subject:
         here = str(self.config.invocation_params.dir)
@@ -152,12 +200,19 @@ class XaiSession:
         return self._evaluations[key]
 
     def gate(self, param: GateParam, subject: Subject, images: Images) -> GateCheck:
+        if self._mistake:
+            raise self._mistake
         data = f"tensor {tuple(images.shape)}" if isinstance(images, torch.Tensor) else repr(images)
         return GateCheck(param, self.evaluation(subject, images), subject, data)
 
     def plan(self, items: Sequence[pytest.Item]) -> None:
         """Remember the cells of the tests that will run, so that each method needs one pass over the images."""
-        self.check_gates()
+        try:
+            self.check_gates()
+        except pytest.UsageError as error:
+            if not hasattr(self.config, "workerinput"):
+                raise
+            self._mistake = error  # a worker of xdist has nobody to tell now: its tests say it
         found = [getattr(item, "callspec", None) for item in items]
         params = [callspec.params.get("gate") for callspec in found if callspec]
         self._planned = [param for param in params if isinstance(param, GateParam)]
@@ -173,14 +228,9 @@ class XaiSession:
             self._states[subject].check_fingerprint(subject)
 
     def _open(self, subject: Subject) -> Images:
-        path, limit = self._text("data"), self._text("images")
-        count = None if limit is None else self._number("images", int, limit)
-        if count is not None and count < 1:
-            raise ValueError(f"--xai-images must be at least 1, not {count}")
-        if path is None:
-            return generated(subject.card, count=count or GENERATED, seed=0)
-        scale = self._number("depth-scale", float, self._text("depth-scale"))
-        return open_data(path, subject.card, depth_scale=scale, limit=count)
+        if self.data is None:
+            return generated(subject.card, count=self.count or GENERATED, seed=0)
+        return open_data(self.data, subject.card, depth_scale=self.depth_scale, limit=self.count)
 
     def _text(self, name: str) -> Any:
         return option(self.config, name) or OPTIONS[name][1]
