@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from xai_assert.datasets.folders import folder
@@ -18,7 +19,7 @@ from xai_assert.subject import Card
 
 __all__ = ["ImageSet", "folder", "generated", "hdf5", "kitti", "nyu", "open_data"]
 
-NAMED = {"kitti": kitti, "nyu": nyu}
+NAMED: dict[str, Callable[..., ImageSet]] = {"kitti": kitti, "nyu": nyu}
 
 
 def open_data(
