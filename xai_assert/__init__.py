@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xai_assert import datasets as datasets
     from xai_assert import registry as registry
     from xai_assert import tasks as tasks
+    from xai_assert.accuracy import depth_metrics as depth_metrics
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
     from xai_assert.assertions import assert_faithfulness_estimate as assert_faithfulness_estimate
     from xai_assert.assertions import assert_score as assert_score
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from xai_assert.errors import TiedHeatmapWarning as TiedHeatmapWarning
     from xai_assert.errors import UnknownNameError as UnknownNameError
     from xai_assert.evaluation import Evaluation as Evaluation
+    from xai_assert.metrics import DepthProtocol as DepthProtocol
     from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
     from xai_assert.metrics import FidelityScore as FidelityScore
     from xai_assert.metrics import Score as Score
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from xai_assert.testing.gates import parametrize_with_gates as parametrize_with_gates
 
 _HOMES = {
+    "accuracy": ("depth_metrics",),
     "assertions": ("assert_attribution_fidelity", "assert_faithfulness_estimate", "assert_score"),
     "attributions": ("Method", "attribute", "heatmap", "method", "register_method"),
     "batching": ("Sample",),
@@ -63,7 +66,7 @@ _HOMES = {
         "UnknownNameError",
     ),
     "evaluation": ("Evaluation",),
-    "metrics": ("FaithfulnessScore", "FidelityScore", "Score"),
+    "metrics": ("DepthProtocol", "FaithfulnessScore", "FidelityScore", "Score"),
     "named_metrics": ("register_metric",),
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),

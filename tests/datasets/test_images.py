@@ -95,17 +95,25 @@ def test_a_picture_is_resized_with_antialiasing():
 
 def test_depth_takes_the_unit_and_the_size_of_the_output():
     depth = torch.full((8, 8), 1.5)
-    small = prepare_depth(depth, card(unit="cm", output_size=(2, 4)))
+    small = prepare_depth(depth, card(unit="cm"), (2, 4))
     assert small.flatten().tolist() == pytest.approx([150.0] * 8)
-    assert prepare_depth(depth, card(input_size=(4, 4))).shape == (4, 4)
-    assert prepare_depth(depth, card()).shape == (8, 8)
+    assert prepare_depth(depth, card(), None).shape == (8, 8)
+
+
+def test_full_size_leaves_the_depth_at_the_pictures_size():
+    images = ImageSet(Memory(), card(unit="cm", input_size=(4, 6)))
+    full = images.full_size()
+    for found, size in ((images, (4, 6)), (full, (8, 8))):
+        assert found[1].ground_truth.shape == size
+        assert found[1].ground_truth.unique().tolist() == pytest.approx([200.0])
+    assert torch.equal(images[1].image, full[1].image)
 
 
 @pytest.mark.parametrize("missing", [0.0, -1.0, float("nan"), float("inf")])
 def test_missing_depth_does_not_bleed(missing):
     depth = torch.full((16, 16), 2.0)
     depth[3:11, 5:14] = missing
-    small = prepare_depth(depth, card(output_size=(6, 7)))
+    small = prepare_depth(depth, card(), (6, 7))
     known = small != 0
     assert 0 < known.sum() < known.numel()
     assert small[known].tolist() == pytest.approx([2.0] * int(known.sum()))
@@ -115,7 +123,7 @@ def test_depth_known_by_too_little_is_unknown():
     # Of a row shrunk to a quarter, pixels at distance .5, 1.5, 2.5, 3.5 weigh .219, .156, .094, .031.
     depth = torch.zeros(16, 16)
     depth[:, 8] = 3.0
-    row = prepare_depth(depth, card(output_size=(4, 4)))[1]
+    row = prepare_depth(depth, card(), (4, 4))[1]
     assert 0.094 < KNOWN_SHARE < 0.156
     assert row.tolist() == pytest.approx([0, 0, 3, 0])
 

@@ -187,6 +187,8 @@ def test_a_wrong_gates_file_ends_the_run_with_a_sentence(project, gates, text):
         (["--xai-seed=one"], "--xai-seed must be a number, not 'one'"),
         (["--xai-images=0"], "--xai-images must be at least 1"),
         (["--xai-data=nowhere"], "nowhere"),
+        (["--xai-data=nyu(path='nowhere')"], "nowhere: does not exist"),
+        (["--xai-data=kitti(path='.', split='test')"], "data 'kitti' takes no parameter 'split'"),
         (["--xai-model=@file"], "not of the form [ALIAS=]SPEC[@WEIGHTS]"),
         (["--xai-device=cuda:99"], "cuda:99"),
     ],

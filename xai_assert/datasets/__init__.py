@@ -1,39 +1,53 @@
-"""Data sets: a folder of pictures and depth maps, an HDF5 file, or pictures that the project makes itself."""
+"""Data sets: NYU, KITTI, a folder of pictures and depth maps, an HDF5 file, or pictures that the project makes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from xai_assert.datasets.folders import folder
 from xai_assert.datasets.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from xai_assert.datasets.hdf5 import hdf5
 from xai_assert.datasets.images import ImageSet
+from xai_assert.datasets.kitti import kitti
+from xai_assert.datasets.nyu import SPLITS_FILE, nyu
 from xai_assert.datasets.pictures import generated
 from xai_assert.errors import DataError
+from xai_assert.registry import bind, keywords, parse_spec
 from xai_assert.subject import Card
 
-__all__ = ["ImageSet", "folder", "generated", "hdf5", "open_data"]
+__all__ = ["ImageSet", "folder", "generated", "hdf5", "kitti", "nyu", "open_data"]
+
+NAMED: dict[str, Callable[..., ImageSet]] = {"kitti": kitti, "nyu": nyu}
 
 
 def open_data(
     path: str | os.PathLike[str], card: Card, *, depth_scale: float = 1000.0, limit: int | None = None
 ) -> ImageSet:
-    """Open a folder (`folder`) or an HDF5 file (`hdf5`), by what the path is; no pixel is read yet.
+    """Open a folder (`folder`), an HDF5 file (`hdf5`), or what `nyu(path=..., ...)` or `kitti(path=..., ...)` says.
+
+    A file beside which NYU's splits.mat lies is `nyu`'s, and gives its test split. No pixel is read yet.
 
     Args:
-        path: a directory, or a file .h5, .hdf5 or .mat.
+        path: a directory; a file .h5, .hdf5 or .mat; or a text such as "kitti(path='raw', files='eigen_test.txt')".
         card: of the model that the images are for.
-        depth_scale: stored values per metre of a folder's depth PNGs; an HDF5 file says its own.
+        depth_scale: stored values per metre of a folder's depth PNGs; the others say their own.
         limit: take the first so many images only.
 
     Raises:
         DataError: the path is missing or nothing of that kind, or its contents do not fit together.
+        TypeError: `nyu` or `kitti` takes no such parameter.
     """
     where = Path(path)
     if where.is_dir():
         return folder(where, card, depth_scale=depth_scale, limit=limit)
     if where.suffix.lower() in HDF5_SUFFIXES:
-        return hdf5(where, card, limit=limit)
-    kinds = f"a folder of pictures or an HDF5 file ({', '.join(HDF5_SUFFIXES)})"
+        labelled = where.with_name(SPLITS_FILE).is_file() and where.suffix.lower() == ".mat"
+        return nyu(where, card, limit=limit) if labelled else hdf5(where, card, limit=limit)
+    if not where.exists() and str(path).startswith(tuple(f"{name}(" for name in NAMED)):
+        name, parameters = parse_spec(str(path), "data")
+        bind("data", name, parameters, keywords(NAMED[name], skip=0, given=("card", "limit")))
+        return NAMED[name](**parameters, card=card, limit=limit)
+    kinds = f"a folder of pictures or an HDF5 file ({', '.join(HDF5_SUFFIXES)}), nyu(path=...) or kitti(path=...)"
     raise DataError(f"{where}: {'not' if where.exists() else 'does not exist; data are'} {kinds}")

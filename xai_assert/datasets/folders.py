@@ -6,7 +6,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xai_assert.datasets.images import ImageSet
 from xai_assert.errors import DataError
+from xai_assert.randomness import ImageId
 from xai_assert.subject import Card
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -56,19 +57,51 @@ def folder(
         >>> sample.id, float(sample.ground_truth.mean())
         ('7', 250.0)
     """
-    if isinstance(depth_scale, bool) or not (math.isfinite(depth_scale) and depth_scale > 0):
-        raise ValueError(f"depth_scale must be a positive number of stored values per metre, not {depth_scale!r}")
-    return ImageSet(Folder(Path(path), float(depth_scale)), card, limit=limit)
+    return ImageSet(Folder(Path(path), depth_scale), card, limit=limit)
 
 
-class Folder:
+class Pairs:
+    """A source of files: pictures and, for all or none, depth maps of `scale` stored values per metre.
+
+    `crop` is applied to both once they are found to be of one size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ids: Sequence[ImageId],
+        files: Sequence[tuple[Path, Path | None]],
+        scale: float,
+        crop: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if isinstance(scale, bool) or not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"depth_scale must be a positive number of stored values per metre, not {scale!r}")
+        self.name, self.ids, self.files, self.scale, self.crop = name, ids, files, float(scale), crop
+        self.has_depth = any(depth for _, depth in files)
+
+    def read(self, index: int) -> tuple[Tensor, Tensor | None]:
+        picture_file, depth_file = self.files[index]
+        picture = read_picture(picture_file, upright=depth_file is not None)
+        depth = None if depth_file is None else read_depth(depth_file) / self.scale
+        if depth is not None and depth.shape != picture.shape[1:]:
+            raise DataError(
+                f"{depth_file}: depth of another size ({_size(depth)}) than its picture {picture_file.name} "
+                f"({_size(picture)})"
+            )
+        if self.crop is None:
+            return picture, depth
+        try:
+            return self.crop(picture), None if depth is None else self.crop(depth)
+        except ValueError as error:
+            raise DataError(f"{picture_file}: {error}") from None
+
+
+class Folder(Pairs):
     """The source behind `folder`."""
 
-    def __init__(self, root: Path, scale: float) -> None:
+    def __init__(self, root: Path, scale: float, crop: Callable[[Tensor], Tensor] | None = None) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: {'not a folder' if root.exists() else 'does not exist'}")
-        self.name = root.resolve().name
-        self.scale = scale
         pictures, depths = find(root)
         if not pictures and not depths:
             raise DataError(f"{root}: no picture ({', '.join(SUFFIXES)}) in it or its sub-folders")
@@ -81,23 +114,10 @@ class Folder:
                 f"{root}: {'; '.join(without)}; every picture needs a depth map, or none has one; a pair's names are "
                 "equal but for words such as rgb, colors and depth"
             )
-        self.has_depth = bool(depths)
         keys = sorted(pictures)
-        self.ids = [key or pictures[key].stem for key in keys]
-        self.files = [(pictures[key], depths.get(key)) for key in keys]
-
-    def read(self, index: int) -> tuple[Tensor, Tensor | None]:
-        picture_file, depth_file = self.files[index]
-        picture = read_picture(picture_file, upright=depth_file is not None)
-        if depth_file is None:
-            return picture, None
-        depth = read_depth(depth_file) / self.scale
-        if depth.shape != picture.shape[1:]:
-            raise DataError(
-                f"{depth_file}: depth of another size ({_size(depth)}) than its picture {picture_file.name} "
-                f"({_size(picture)})"
-            )
-        return picture, depth
+        ids = [key or pictures[key].stem for key in keys]
+        files = [(pictures[key], depths.get(key)) for key in keys]
+        super().__init__(root.resolve().name, ids, files, scale, crop)
 
 
 def find(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:

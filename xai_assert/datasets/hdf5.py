@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class Rows:
             height, width = (images.shape[1 + axis] for axis in self._planes(images)[1:])
             if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise DataError(f"{path}: images of {height}x{width} pixels are above Pillow's limit for a picture")
-            self.ids = range(len(images))
+            self.ids: Sequence[int] = range(len(images))
             self.has_depth = "depths" in list(file)
             if self.has_depth:
                 depths = self._data(file, "depths")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -74,6 +75,18 @@ class ImageSet:
         self.ids: list[ImageId] = list(source.ids[:limit])
         self.card = card
         self._source = source
+        self._truth_size = card.output_size or card.input_size
+
+    def full_size(self) -> ImageSet:
+        """The same images, with each ground truth at the size of its picture: for depth metrics that are taken there.
+
+        >>> from xai_assert.datasets import generated
+        >>> generated(Card(name="depthnet"), count=2).full_size()
+        <ImageSet generated: 2 images, no ground truth, for depthnet>
+        """
+        full = copy.copy(self)
+        full._truth_size = None
+        return full
 
     @property
     def has_ground_truth(self) -> bool:
@@ -88,7 +101,7 @@ class ImageSet:
             raise IndexError(f"image {at} of {self.name}, which has {len(self)}")
         at %= len(self)
         picture, depth = self._source.read(at)
-        truth = None if depth is None else prepare_depth(depth, self.card)
+        truth = None if depth is None else prepare_depth(depth, self.card, self._truth_size)
         if truth is not None and not truth.any():
             raise DataError(f"{self.name}, image {self.ids[at]}: too little of its depth is known (above 0 and finite)")
         return Sample(prepare_picture(picture, self.card), self.ids[at], truth)
@@ -120,13 +133,12 @@ def prepare_picture(picture: Tensor, card: Card) -> Tensor:
     return image
 
 
-def prepare_depth(depth: Tensor, card: Card) -> Tensor:
-    """Metres (H, W) -> the card's unit and output size, 0 where unknown.
+def prepare_depth(depth: Tensor, card: Card, size: tuple[int, int] | None) -> Tensor:
+    """Metres (H, W) -> the card's unit at `size` (None leaves it), 0 where unknown.
 
     Only known pixels are averaged: unknown ones would pull their surroundings towards 0, and the nearest pixel instead
     of an average takes whatever edge or gap it meets.
     """
-    size = card.output_size or card.input_size
     known = torch.isfinite(depth) & (depth > 0)
     total, share = resize(torch.stack([depth.where(known, 0), known.float()]), size).unbind()
     return (total / share * UNITS_PER_METRE[str(card.unit)]).where(share >= KNOWN_SHARE, 0)

@@ -15,7 +15,7 @@ import torch
 from xai_assert.errors import CheckpointError
 from xai_assert.models.builders import register_model
 from xai_assert.models.checkpoints import load_checkpoint
-from xai_assert.models.download import download
+from xai_assert.models.download import cache_folder, download
 from xai_assert.models.meter import SIZES, Meter
 from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Card, Subject
 from xai_assert.tasks import Depth
@@ -79,8 +79,7 @@ def _published(size: str, data: str, asked: str) -> Path:
     if asked != data:
         raise CheckpointError(f"{name} has no weights {asked!r}; they belong to 'meter-{size}-{asked}': load that")
     file = f"build_model_best_{data}_{size}"
-    target = Path(torch.hub.get_dir()) / "checkpoints" / "meter" / file
-    return download(f"{METER_URL}/{file}", target, sha256=METER_SHA256.get(name))
+    return download(f"{METER_URL}/{file}", cache_folder() / "meter" / file, sha256=METER_SHA256.get(name))
 
 
 for _size in SIZES:

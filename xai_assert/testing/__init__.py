@@ -31,7 +31,12 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
     "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),
     "fraction": ("many", "0.05", "share of the pixels called relevant, above 0 and at most 0.5; repeatable"),
-    "data": ("one", None, "folder of RGB + depth pairs, or HDF5 file; without it, pictures that the project generates"),
+    "data": (
+        "one",
+        None,
+        "folder of RGB + depth pairs, HDF5 file, nyu(path='...') or kitti(path='...', files='...'); without it, "
+        "pictures that the project generates",
+    ),
     "depth-scale": ("one", "1000", "stored depth values per metre in PNG files: 1000 = millimetres, 256 = KITTI"),
     "images": ("one", None, "use the first N images of the data"),
     "seed": ("one", "0", "seed of everything drawn at random"),
