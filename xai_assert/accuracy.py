@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_assert.batching import ImageSource, Samples, run_clean
+from xai_assert.batching import ImageSource, Samples, without_gradient
 from xai_assert.datasets.images import ImageSet
 from xai_assert.errors import ModelOutputError
 from xai_assert.metrics.depth import (
@@ -124,9 +124,9 @@ def metres(rule: DepthProtocol, subject: Subject) -> float:
 def predict(subject: Subject, images: Tensor, rule: DepthProtocol) -> Tensor:
     """(B, H', W'), as the task reads it."""
     task: Any = subject.card.task
-    prediction: Tensor = task.read(run_clean(subject, images))
+    prediction: Tensor = task.read(without_gradient(subject, images))
     if rule.flip:
-        prediction = (prediction + task.read(run_clean(subject, images.flip(-1))).flip(-1)) / 2
+        prediction = (prediction + task.read(without_gradient(subject, images.flip(-1))).flip(-1)) / 2
     if not bool(prediction.isfinite().all()):
         raise ModelOutputError(f"{subject.name} returned NaN or infinity")
     return prediction
