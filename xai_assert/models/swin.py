@@ -26,7 +26,8 @@ FAR = -100.0  # what the published network adds between tokens that only the cyc
 def cut(x: Tensor, window: int, shift: int = 0, fill: float = 0) -> Tensor:
     """(B, H, W, C) to windows (B, G, window^2, C): padded with `fill` to whole windows, shifted cyclically."""
     batch, height, width, channels = x.shape
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window), value=fill)
+    if width % window or height % window:
+        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window), value=fill)
     if shift:
         x = x.roll((-shift, -shift), (1, 2))
     x = x.reshape(batch, x.shape[1] // window, window, x.shape[2] // window, window, channels)
