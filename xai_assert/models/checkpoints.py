@@ -34,8 +34,8 @@ def load_checkpoint(
 
     Args:
         module: the network, on any device.
-        path: what `torch.save(module.state_dict(), path)` or `safetensors.torch.save_file` wrote; only tensors are
-            read, no code in it is run. A state dict under the key "model" counts too, and names that all begin with
+        path: what `torch.save(module.state_dict(), path)` or safetensors' `save_file` wrote. Only tensors are read,
+            no code in it is run. A state dict under the key "model" counts too, and names that all begin with
             "module.": this is how training scripts save a network that they ran in parallel.
         name: how errors call the network; its class otherwise.
         variants: name -> a function that makes that network; an error says which of them the file fits.
@@ -92,9 +92,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file, it is truncated or foreign: {error}"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read as safetensors, it is truncated or foreign: {error}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
         raise CheckpointError(_why_unreadable(path, error)) from error
     return _as_state_dict(path, content)

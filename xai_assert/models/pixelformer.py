@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap
@@ -91,7 +91,8 @@ class CrossAttention(WindowAttention):
         self.kv = nn.Linear(dim, 2 * dim)
 
     def forward(self, query: Tensor, encoded: Tensor) -> Tensor:
-        return self.mix(self.q(query), *self.kv(encoded).chunk(2, -1))
+        key, value = self.kv(encoded).chunk(2, -1)
+        return self.mix(self.q(query), key, value)
 
 
 class SkipAttentionBlock(nn.Module):
@@ -173,9 +174,9 @@ class Pixelformer(nn.Module):
         s = SIZES[size]
         self.backbone = Swin(s.dim, s.depths, s.heads, s.window)
         queries = [width // 2 for width in s.widths]  # what PixelShuffle leaves of the next width
-        for i in (4, 3, 2, 1):
-            plan = (self.backbone.dims, queries, s.widths, s.decoder_heads)
-            self.add_module(f"sam{i}", SkipAttention(*(row[i - 1] for row in plan), s.decoder_window))
+        plan = zip(self.backbone.dims, queries, s.widths, s.decoder_heads, strict=True)
+        for i, (encoder, query, width, heads) in enumerate(plan, 1):
+            self.add_module(f"sam{i}", SkipAttention(encoder, query, width, heads, s.decoder_window))
         self.decoder = Pyramid(self.backbone.dims[3], queries[3], s.groups)
         self.disp_head1 = DepthHead(s.widths[0], s.bins)
         self.bcp = BinCentres(queries[3], s.bins, min_depth, max_depth)

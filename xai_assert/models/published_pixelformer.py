@@ -19,6 +19,7 @@ from xai_assert.tasks import Depth
 PIXELFORMER_URL = "https://github.com/ashutosh1807/PixelFormer"
 PUBLISHED = ("tiny07", "base07", "large07")
 MAX_DEPTH = {"nyu": 10.0, "kitti": 80.0}
+DEPTH = Depth()
 INPUT_SIZE = {"nyu": (480, 640), "kitti": (352, 1216)}
 
 
@@ -30,8 +31,8 @@ def pixelformer(size: str, data: str, weights: str | os.PathLike[str] | None = N
     """
     if weights in MAX_DEPTH:
         raise CheckpointError(
-            f"pixelformer-{size}-{data}: weights={str(weights)!r} cannot be downloaded by a program; fetch the published "
-            f"file (of large07) by hand from where {PIXELFORMER_URL} says, and give its path as weights="
+            f"pixelformer-{size}-{data}: weights={str(weights)!r} cannot be downloaded by a program; fetch the "
+            f"published file (of large07) by hand from where {PIXELFORMER_URL} says, and give its path as weights="
         )
     return _subject(size, f"pixelformer-{size}-{data}", INPUT_SIZE[data], MAX_DEPTH[data], weights)
 
@@ -48,7 +49,7 @@ def _subject(
         network = Pixelformer(size, max_depth=max_depth)
     card = Card(
         name=f"{name}-random",  # no gate of the trained network may match
-        task=Depth(),
+        task=DEPTH,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         input_size=input_size,

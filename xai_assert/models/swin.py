@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.swin_transformer import PatchMerging, get_relative_position_index
 from torch import Tensor, nn
 
@@ -86,7 +86,7 @@ class WindowAttention(nn.Module):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, G, N, dim) each; `mask` (G, 1, N, N) is added before the softmax."""
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(2, 3) for x in (query, key, value))
+        query, key, value = (x.reshape(*x.shape[:3], self.heads, -1).transpose(2, 3) for x in (query, key, value))
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         logits = (query * query.shape[-1] ** -0.5) @ key.mT + bias
         attention = self.attend(logits if mask is None else logits + mask)
@@ -99,7 +99,8 @@ class SelfAttention(WindowAttention):
         self.qkv = nn.Linear(dim, 3 * dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.mix(*self.qkv(x).chunk(3, -1), mask)
+        query, key, value = self.qkv(x).chunk(3, -1)
+        return self.mix(query, key, value, mask)
 
 
 class SwinBlock(nn.Module):
