@@ -17,17 +17,24 @@ class AttentionTap:
     tokens that attend to each other (G = 1 for global attention, the windows of a Swin block, the four pixel positions
     of a METER patch). `tokens` (G, N) says which token of the stage each of them is; -1 is padding. The stage has
     `prefix` tokens without a place (class token, registers), then `grid[0] * grid[1]` places, row by row.
+
+    `source` makes it a layer of a decoder, whose queries attend to another stream: the index, in the list of taps, of
+    the layer whose output the keys and values are. They lie on the same tokens as the queries.
     """
 
     module: nn.Module
     grid: tuple[int, int]
     tokens: Tensor
     prefix: int = 0
+    source: int | None = None
 
 
 @runtime_checkable
 class ExposesAttention(Protocol):
-    """A module that `attention_rollout` can read. Taps come first layer first; stages may only get coarser."""
+    """A module that `attention_rollout` can read. Taps come first layer first.
+
+    Stages may only get coarser, those of a decoder only finer: its first query is made of the encoder's last output.
+    """
 
     def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
         """The attention layers for an input of this size in pixels."""

@@ -1,7 +1,7 @@
 """Weights and images that follow from names and sizes alone, on which the published networks were run once.
 
-What those answered is in meter_parity.npz, keys MODEL_HEIGHT_WIDTH. Each tensor is drawn from the CRC-32 of its name,
-so that two implementations with the same names get the same numbers.
+What those answered is in meter_parity.npz and pixelformer_parity.npz, keys MODEL_HEIGHT_WIDTH. Each tensor is drawn
+from the CRC-32 of its name, so that two implementations with the same names get the same numbers.
 """
 
 import math
@@ -24,8 +24,8 @@ def drawn_images(height: int, width: int) -> Tensor:
 
 
 def _drawn(name: str, like: Tensor) -> Tensor:
-    if not like.is_floating_point():  # a norm's count of batches
-        return torch.zeros_like(like)
+    if not like.is_floating_point():  # a norm's count of batches, a window's index of offsets
+        return like
     values = _normal(zlib.crc32(name.encode()), tuple(like.shape))
     if name.endswith("running_var"):
         return values.abs() + 0.5

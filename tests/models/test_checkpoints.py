@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from xai_assert.errors import CheckpointError
@@ -36,6 +37,11 @@ def path(tmp_path):
     return tmp_path / "weights.pt"
 
 
+def assert_same(network, trained):
+    for name, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+
+
 def refused(path, *patterns, **options):
     """The file is refused in words that match all patterns, and not one number of the network has changed."""
     network = Network()
@@ -57,8 +63,35 @@ def test_loads_what_torch_saves(path, as_given, zipped):
     nn.init.normal_(trained[1].running_mean)
     torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=zipped)
     load_checkpoint(network, as_given(path))
-    for name, value in trained.state_dict().items():
-        assert torch.equal(network.state_dict()[name], value), name
+    assert_same(network, trained)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("writer", ["torch", "torch, under model", "safetensors"])
+def test_what_training_scripts_save(path, prefix, writer):
+    trained, network = Network(), Network()
+    state = {prefix + name: value for name, value in trained.state_dict().items()}
+    if writer == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state, "epoch": 3} if "model" in writer else state, path)
+    load_checkpoint(network, path)
+    assert_same(network, trained)
+
+
+def test_a_prefix_that_some_names_lack_stays(path):
+    state = Network().state_dict()
+    state["module.0.weight"] = state.pop("0.weight")
+    torch.save(state, path)
+    refused(path, "1 missing: 0.weight; 1 unexpected: module.0.weight")
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.02])
+def test_truncated_safetensors(path, kept):
+    save_file(Network(width=400).state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    refused(path, "cannot be read as safetensors, it is truncated or foreign: ")
 
 
 def test_home_folder(path, monkeypatch):
@@ -77,12 +110,12 @@ def test_folder(tmp_path):
 
 def test_empty(path):
     path.touch()
-    refused(path, "is empty: no file that torch.save writes")
+    refused(path, "is empty: no file that torch.save or safetensors writes")
 
 
 def test_text(path):
     path.write_text("<!DOCTYPE html><title>Not found</title>")
-    refused(path, "begins with b'<!DOCTYPE html>.*: no file that torch.save writes")
+    refused(path, "begins with b'<!DOCTYPE html>.*: no file that torch.save or safetensors writes")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -126,7 +159,9 @@ def test_newer_pickle(path):
     [
         (torch.zeros(3), "holds a Tensor, not a state dict"),
         ([torch.zeros(3)], "holds a list, not a state dict"),
-        ({"model": Network().state_dict(), "epoch": 3}, r"no dense tensors: 'model' \(OrderedDict\), 'epoch' \(int\);"),
+        ({"net": Network().state_dict(), "epoch": 3}, r"no dense tensors: 'net' \(OrderedDict\), 'epoch' \(int\);"),
+        ({"model": {"epoch": 3}}, r"no dense tensors: 'epoch' \(int\);"),
+        ({"model": torch.zeros(3), "epoch": 3}, r"no dense tensors: 'epoch' \(int\);"),
         ({0: torch.zeros(3)}, r"no dense tensors: 0 \(.* tensor on cpu\)"),
         ({"0.weight": torch.eye(3).to_sparse()}, r"'0.weight' \(torch.sparse_coo tensor on cpu\)"),
         ({"0.weight": torch.zeros(3, device="meta")}, r"'0.weight' \(torch.strided tensor on meta\)"),
@@ -134,7 +169,7 @@ def test_newer_pickle(path):
 )
 def test_no_state_dict(path, content, said):
     torch.save(content, path)
-    refused(path, said, r"a weights file is what torch.save\(module.state_dict\(\), path\) writes")
+    refused(path, said, r"a weights file is what torch.save\(module.state_dict\(\), path\) or safetensors.* writes")
 
 
 def test_names_and_shapes_that_do_not_match(path):

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xai_assert.errors import CheckpointError
 
 SHOWN = 3  # names of each kind that an error lists
 MAGIC = (b"PK", b"\x80")  # how the two formats of torch.save begin: a zip archive, a pickle
+WRITERS = "torch.save(module.state_dict(), path) or safetensors.torch.save_file"
 
 
 def load_checkpoint(
@@ -31,7 +34,9 @@ def load_checkpoint(
 
     Args:
         module: the network, on any device.
-        path: what `torch.save(module.state_dict(), path)` wrote. Only tensors are read, no code in it is run.
+        path: what `torch.save(module.state_dict(), path)` or safetensors' `save_file` wrote. Only tensors are read,
+            no code in it is run. A state dict under the key "model" counts too, and names that all begin with
+            "module.": this is how training scripts save a network that they ran in parallel.
         name: how errors call the network; its class otherwise.
         variants: name -> a function that makes that network; an error says which of them the file fits.
         published: name -> SHA-256 of a published file; the file of another name is refused even where it fits.
@@ -76,14 +81,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             head = file.read(40)
+        if head[8:9] == b"{":  # safetensors: the length of a JSON header in 8 bytes, then the header
+            return _as_state_dict(path, load_file(path))
         if not head.startswith(MAGIC):
             begins = f"begins with {head!r}" if head else "is empty"
-            raise CheckpointError(f"{path} {begins}: no file that torch.save writes")
+            raise CheckpointError(f"{path} {begins}: no file that torch.save or safetensors writes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of formats that it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors, it is truncated or foreign: {error}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
         raise CheckpointError(_why_unreadable(path, error)) from error
     return _as_state_dict(path, content)
@@ -106,13 +115,16 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _as_state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    remedy = "a weights file is what torch.save(module.state_dict(), path) writes"
+    remedy = f"a weights file is what {WRITERS} writes"
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict; {remedy}")
     odd = [f"{key!r} ({_kind(value)})" for key, value in content.items() if not _is_entry(key, value)]
     if odd:
         raise CheckpointError(f"{path} is not a state dict, these entries are no dense tensors: {_few(odd)}; {remedy}")
-    return dict(content)
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
 def _is_entry(key: Any, value: Any) -> bool:
