@@ -121,11 +121,13 @@ class XaiSession:
         return scale
 
     @functools.cached_property
-    def data(self) -> Path | None:
+    def data(self) -> Path | str | None:
         path = option_path(self.config, "data")
-        if path is not None and not path.exists():
-            raise pytest.UsageError(f"--xai-data: there is no {path}")
-        return path
+        if path is None or path.exists():
+            return path
+        if path.name.endswith(")"):  # nyu(...) or kitti(...): opening them says what is wrong
+            return str(self._text("data"))
+        raise pytest.UsageError(f"--xai-data: there is no {path}")
 
     @functools.cached_property
     def gates_path(self) -> Path:
