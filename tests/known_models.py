@@ -263,3 +263,23 @@ class Dicey(nn.Module):
 
     def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
         return self.inner.attention_taps(height, width)
+
+
+def curved():
+    """A small network whose gradient depends on the image, and not in a straight line."""
+    return seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1)))
+
+
+class Samples:
+    """A lazy data set that gives what `make(index)` gives."""
+
+    def __init__(self, count, make):
+        self.count, self.make = count, make
+        self.asked = []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.make(index)

@@ -1,50 +1,26 @@
 """The streaming evaluation: the same scores however it is cut up, no pass too many, and an error where it belongs."""
 
-import gc
-import itertools
-import traceback
-import weakref
-
 import numpy as np
 import pytest
 import torch
 from known_models import (
-    Attentive,
     Capturing,
     Counting,
-    CountingAttentive,
-    Failing,
     Pixelwise,
-    SquareRoot,
+    Samples,
     Squares,
+    curved,
     draw,
     seeded,
 )
-from torch import nn
 
 import xai_assert as xa
-from xai_assert.batching import Passes
 from xai_assert.cells import FaithfulnessCell, FidelityCell
 from xai_assert.models.meter import Meter
 
 PERTURBATIONS = ["black", "mean", "gaussian_noise", "fgsm"]
 STATISTICS = {"task": "depth", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 IDS = [f"{i:02}.png" for i in range(10)]
-
-
-class Samples:
-    """A lazy data set that gives what `make(index)` gives."""
-
-    def __init__(self, count, make):
-        self.count, self.make = count, make
-        self.asked = []
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        self.asked.append(index)
-        return self.make(index)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +31,6 @@ def meter():
 @pytest.fixture(scope="module")
 def photographs():
     return draw(10, 3, 64, 128)
-
-
-def curved():
-    """A small network whose gradient depends on the image, and not in a straight line."""
-    return seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1)))
 
 
 def by_id(score):
@@ -254,255 +225,6 @@ class TestSources:
         score = xa.attribution_fidelity(InPlace(weights), "saliency", images, task="depth")
         assert torch.equal(score.values, self.fidelity(images, Squares(2 * weights)).values)
         assert torch.equal(images, self.IMAGES)
-
-
-class TestPasses:
-    """Counted by the model itself, and by the evaluation, which must agree."""
-
-    N = 6
-
-    def evaluation(self, inner=None, **options):
-        model = CountingAttentive(inner or Squares(draw(3, 8, 8)))
-        options = {"batch_size": 4} | STATISTICS | options
-        return model, xa.Evaluation(model, draw(self.N, 3, 8, 8, seed=1), **options)
-
-    def check(self, model, ev, methods, forward, gradient):
-        """Each image went forward and back this often in all; the evaluation says the same, method by method."""
-        assert model.backwards == gradient * self.N
-        assert model.forwards == (forward + gradient) * self.N
-        assert ev.passes == Passes(forward * self.N, gradient * self.N)
-        spent = [ev.passes_of(method) for method in methods]
-        assert spent == [ev.expected_passes(method) for method in methods]
-        assert Passes(sum(p.forward for p in spent), sum(p.gradient for p in spent)) == ev.passes
-
-    def test_four_perturbations(self):
-        model, ev = self.evaluation()
-        ev.plan("saliency", [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
-        for name in PERTURBATIONS:
-            ev.attribution_fidelity("saliency", perturbation=name)
-        self.check(model, ev, ["saliency"], 1 + 2 * 4, 1 + 1)  # clean, R and I; the map, fgsm
-
-    @pytest.mark.parametrize(
-        ("method", "forward", "gradient"),
-        [
-            ("saliency", 0, 1),
-            (xa.method("integrated_gradients", steps=5), 0, 5),
-            ("attention_rollout", 1, 0),
-            ("random", 0, 0),
-            ("edges", 0, 0),
-        ],
-        ids=str,
-    )
-    def test_of_each_method(self, method, forward, gradient):
-        model, ev = self.evaluation(Attentive())
-        ev.attribution_fidelity(method, fraction=0.5)  # of the four patches of a rollout, two
-        assert model.forwards == (1 + forward + gradient + 2) * self.N
-        self.check(model, ev, [method], 1 + forward + 2, gradient)
-
-    def test_faithfulness_adds_its_groups_once(self):
-        model, ev = self.evaluation()
-        noise = xa.perturbation("gaussian_noise")
-        ev.plan("saliency", [FidelityCell(noise), FaithfulnessCell(noise, 5)])
-        for _ in range(2):
-            ev.attribution_fidelity("saliency")
-            ev.faithfulness_estimate("saliency", groups=5)
-        self.check(model, ev, ["saliency"], 1 + 2 + 5, 1)
-
-    def test_an_attack_is_made_once_for_all_its_cells(self):
-        model, ev = self.evaluation()
-        fgsm = xa.perturbation("fgsm")
-        ev.plan("random", [FidelityCell(fgsm), FidelityCell(fgsm, 0.2), FaithfulnessCell(fgsm, 4)])
-        ev.attribution_fidelity("random", perturbation="fgsm")
-        self.check(model, ev, ["random"], 1 + 2 + 2 + 4, 1)
-
-    def test_several_methods_each_pay_for_themselves(self):
-        model, ev = self.evaluation()
-        for method in ("saliency", "random", "edges"):
-            ev.attribution_fidelity(method)
-        self.check(model, ev, ["saliency", "random", "edges"], 3 * 3, 1)
-
-    def test_asking_again_is_free(self):
-        truth = draw(self.N, 8, 8, seed=2)
-        model, ev = self.evaluation(ground_truth=truth)
-        first = ev.attribution_fidelity("saliency")
-        spent = model.forwards
-        again = ev.attribution_fidelity(xa.method("saliency"), perturbation=xa.perturbation("gaussian_noise"))
-        assert torch.equal(again.values, first.values)
-        for reference, aggregate in itertools.product(("prediction", "ground_truth"), ("image", "set")):
-            ev.attribution_fidelity("saliency", reference=reference, aggregate=aggregate)
-        ev.attribution_fidelity("saliency", reference="ground_truth", asr="degrades")
-        ev.attribution_fidelity("saliency()", fraction=5e-2, perturbation="gaussian_noise")
-        assert model.forwards == spent
-
-    def test_equal_specifications_share_their_results(self):
-        model, ev = self.evaluation()
-        written = [
-            xa.method("integrated_gradients", steps=3, baseline="mean"),
-            xa.method("integrated_gradients", baseline="mean", steps=3),
-            "integrated_gradients(steps=3, baseline=mean)",
-            xa.method(xa.method("integrated_gradients", steps=3), baseline="mean"),
-        ]
-        results = [ev.attribution_fidelity(method).values for method in written]
-        assert all(torch.equal(values, results[0]) for values in results)
-        self.check(model, ev, written[:1], 3, 3)
-
-    def test_methods_that_differ_do_not(self):
-        model, ev = self.evaluation(curved())
-        methods = [
-            xa.method("integrated_gradients", steps=2),
-            xa.method("integrated_gradients", steps=3),
-            xa.method("integrated_gradients", steps=2, baseline="white"),
-        ]
-        results = [ev.attribution_fidelity(method).values for method in methods]
-        assert not any(torch.equal(a, b) for a, b in itertools.combinations(results, 2))
-        self.check(model, ev, methods, 9, 7)
-
-    def test_a_tensor_among_the_parameters_is_told_from_the_next(self):
-        def values(ev, level):
-            baseline = torch.full((1, 3, 1, 1), float(level))
-            made.append(weakref.ref(baseline))
-            return ev.attribution_fidelity(xa.method("integrated_gradients", steps=1, baseline=baseline)).values
-
-        made = []
-        shared = self.evaluation()[1]
-        found = [values(shared, level) for level in range(6)]
-        # had one been freed, the next could lie at its address, and be taken for it
-        assert all(reference() is not None for reference in made)
-        for level in range(6):
-            assert torch.equal(found[level], values(self.evaluation()[1], level))
-
-    def test_a_method_of_the_users_has_no_expected_passes(self):
-        _, ev = self.evaluation()
-        method = xa.method(lambda model, images, target: images)
-        ev.attribution_fidelity(method)
-        assert ev.expected_passes(method) is None
-        assert ev.passes_of(method) == Passes(3 * self.N, 0)
-
-    def test_nothing_is_spent_before_it_is_asked_for(self):
-        model, ev = self.evaluation()
-        ev.plan("saliency", [FidelityCell(xa.perturbation("black"))])
-        assert (model.forwards, ev.passes_of("saliency")) == (0, Passes())
-
-    def test_a_rule_that_does_not_exist_costs_no_pass(self):
-        model, ev = self.evaluation()
-        for options in ({"reference": "truth"}, {"aggregate": "all"}, {"asr": "degrades"}):
-            with pytest.raises(ValueError, match=r"must be one of|needs reference="):
-                ev.attribution_fidelity("saliency", **options)
-        assert model.forwards == 0
-
-    def test_an_impossible_fraction_costs_one_batch(self):
-        model, ev = self.evaluation(batch_size=2)
-        with pytest.raises(ValueError, match="fraction"):
-            ev.attribution_fidelity("saliency", fraction=0.6)
-        assert model.forwards == 2 * 2  # the size of the images is known then: a clean forward, a gradient
-
-
-class TestFailures:
-    """An exception ends the cells that stand on it, and no other."""
-
-    IMAGES = draw(6, 3, 8, 8)
-
-    def test_a_perturbation_that_fails_ends_its_own_cells(self):
-        model = Counting(Squares(draw(3, 8, 8)))
-        ev = xa.Evaluation(model, self.IMAGES, task="depth", batch_size=4)  # no mean, no std: nobody knows black
-        ev.plan("saliency", [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
-        good = {name: ev.attribution_fidelity("saliency", perturbation=name) for name in ("gaussian_noise", "fgsm")}
-        spent = model.forwards
-        for name in ("black", "mean", "black"):
-            with pytest.raises(TypeError, match="Counting has no mean and std, so nobody knows what black is"):
-                ev.attribution_fidelity("saliency", perturbation=name)
-        assert model.forwards == spent == 6 * (1 + 2 * 2 + 2)
-        options = {"perturbation": "fgsm", "task": "depth", "batch_size": 4}
-        alone = xa.attribution_fidelity(model.inner, "saliency", self.IMAGES, **options)
-        assert torch.equal(good["fgsm"].values, alone.values)
-
-    def test_a_cell_that_fails_ends_alone(self):
-        ev = xa.Evaluation(Squares(draw(3, 8, 8)), self.IMAGES, task="depth")
-        noise = xa.perturbation("gaussian_noise")
-        ev.plan("saliency", [FidelityCell(noise, 0.001), FaithfulnessCell(noise, 65)])
-        assert len(ev.attribution_fidelity("saliency")) == 6
-        with pytest.raises(ValueError, match=r"fraction 0\.001 of 8x8 pixels selects none"):
-            ev.attribution_fidelity("saliency", fraction=0.001)
-        with pytest.raises(ValueError, match="groups=65 is more than the 8x8 pixels of an image"):
-            ev.faithfulness_estimate("saliency", groups=65)
-
-    def test_a_failing_attribution_is_raised_for_every_planned_cell(self):
-        model = Counting(Squares(draw(3, 8, 8)))
-
-        def broken(model, images, target):
-            raise KeyError("weights of mine")
-
-        method = xa.method(broken)
-        ev = xa.Evaluation(model, self.IMAGES, batch_size=4, **STATISTICS)
-        ev.plan(method, [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
-        for name in PERTURBATIONS:
-            with pytest.raises(KeyError, match="weights of mine") as caught:
-                ev.attribution_fidelity(method, perturbation=name)
-            assert "in broken" in "".join(traceback.format_tb(caught.tb))  # each of them shows where it came from
-        assert model.forwards == 4  # one clean batch
-        assert ev.passes_of(method) == Passes(4, 0)
-        assert ev.attribution_fidelity("saliency").mean > 0.3  # other methods are not touched
-
-    def test_a_kept_failure_keeps_no_tensors(self):
-        made = []
-
-        def broken(model, images, target):
-            large = images.clone()
-            made.append(weakref.ref(large))
-            raise RuntimeError("after the tensor was made")
-
-        method = xa.method(broken)
-        ev = xa.Evaluation(Squares(draw(3, 8, 8)), self.IMAGES, **STATISTICS)
-        ev.plan(method, [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
-        with pytest.raises(RuntimeError, match="after the tensor was made"):
-            ev.attribution_fidelity(method)
-        gc.collect()
-        assert made[0]() is None  # though the exception waits for the other cells
-
-    def test_a_failure_on_perturbed_images_names_them(self):
-        images = 0.5 + draw(4, 3, 8, 8).sigmoid()
-        images[[0, 1, 3]] += 100  # noise makes negative values in the third image alone
-        ev = xa.Evaluation(SquareRoot(), images, image_ids=list("abcd"), batch_size=2, task="depth")
-        noise = "gaussian_noise(sigma=2.0)"
-        ev.plan("saliency", [FidelityCell(xa.perturbation(noise))])
-        with pytest.raises(
-            xa.ModelOutputError,
-            match=r"SquareRoot returned NaN or infinity for images c perturbed by gaussian_noise\(sigma=2.0\)$",
-        ):
-            ev.attribution_fidelity("saliency", perturbation=noise, fraction=0.5)
-        with pytest.raises(xa.ModelOutputError, match=r"for images c perturbed by gaussian_noise"):
-            ev.faithfulness_estimate("saliency", perturbation=noise)
-        assert len(ev.attribution_fidelity("saliency", perturbation="gaussian_noise(sigma=1e-3)")) == 4
-
-    def test_an_interrupt_leaves_earlier_results(self):
-        model = Failing(Squares(draw(3, 8, 8)), call=20, error=KeyboardInterrupt())
-        ev = xa.Evaluation(model, self.IMAGES, batch_size=2, **STATISTICS)
-        first = ev.attribution_fidelity("saliency")  # 3 batches of 4 calls
-        assert model.calls == 12
-        with pytest.raises(KeyboardInterrupt):
-            ev.attribution_fidelity("saliency", perturbation="black")
-        assert model.calls == 20
-        assert torch.equal(ev.attribution_fidelity("saliency").values, first.values)
-        assert ev.passes_of("saliency") == Passes(6 * 3 + 10, 6 + 4)  # 2 batches more, but for I of the second
-        model.call = 1000  # the user presses it once: what was interrupted can be asked for again
-        assert len(ev.attribution_fidelity("saliency", perturbation="black")) == 6
-        fresh = xa.Evaluation(model, self.IMAGES, batch_size=2, **STATISTICS)
-        values = fresh.attribution_fidelity("saliency", perturbation="black").values
-        assert torch.equal(ev.attribution_fidelity("saliency", perturbation="black").values, values)
-
-    def test_ids_that_repeat(self):
-        data = Samples(6, lambda i: xa.Sample(self.IMAGES[i], f"image{i % 5}"))
-        with pytest.raises(ValueError, match="two images of the data set have the same id, so they would share random"):
-            xa.attribution_fidelity(Squares(draw(3, 8, 8)), "saliency", data, task="depth")
-
-    def test_a_warning_made_an_error_ends_its_cell_alone(self):
-        flat = torch.arange(64).reshape(8, 8).div(32, rounding_mode="floor")  # two levels: lots decide at 5 %
-        method = xa.method(lambda model, images, target: flat.expand(len(images), 8, 8).float())
-        ev = xa.Evaluation(Squares(draw(3, 8, 8)), self.IMAGES, task="depth")
-        ev.plan(method, [FidelityCell(xa.perturbation("gaussian_noise"), 0.5)])
-        with pytest.raises(xa.TiedHeatmapWarning, match=r"ties decide more than half of .* 4 of 4 images"):
-            ev.attribution_fidelity(method)
-        assert len(ev.attribution_fidelity(method, fraction=0.5)) == 6
 
 
 class TestSurface:

@@ -1,0 +1,163 @@
+"""Passes are counted, not timed: an evaluation costs what its cells need and nothing twice."""
+
+import itertools
+import weakref
+
+import pytest
+import torch
+from known_models import (
+    Attentive,
+    CountingAttentive,
+    Squares,
+    curved,
+    draw,
+)
+
+import xai_assert as xa
+from xai_assert.batching import Passes
+from xai_assert.cells import FaithfulnessCell, FidelityCell
+
+PERTURBATIONS = ["black", "mean", "gaussian_noise", "fgsm"]
+STATISTICS = {"task": "depth", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+IDS = [f"{i:02}.png" for i in range(10)]
+
+
+class TestPasses:
+    """Counted by the model itself, and by the evaluation, which must agree."""
+
+    N = 6
+
+    def evaluation(self, inner=None, **options):
+        model = CountingAttentive(inner or Squares(draw(3, 8, 8)))
+        options = {"batch_size": 4} | STATISTICS | options
+        return model, xa.Evaluation(model, draw(self.N, 3, 8, 8, seed=1), **options)
+
+    def check(self, model, ev, methods, forward, gradient):
+        """Each image went forward and back this often in all; the evaluation says the same, method by method."""
+        assert model.backwards == gradient * self.N
+        assert model.forwards == (forward + gradient) * self.N
+        assert ev.passes == Passes(forward * self.N, gradient * self.N)
+        spent = [ev.passes_of(method) for method in methods]
+        assert spent == [ev.expected_passes(method) for method in methods]
+        assert Passes(sum(p.forward for p in spent), sum(p.gradient for p in spent)) == ev.passes
+
+    def test_four_perturbations(self):
+        model, ev = self.evaluation()
+        ev.plan("saliency", [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
+        for name in PERTURBATIONS:
+            ev.attribution_fidelity("saliency", perturbation=name)
+        self.check(model, ev, ["saliency"], 1 + 2 * 4, 1 + 1)  # clean, R and I; the map, fgsm
+
+    @pytest.mark.parametrize(
+        ("method", "forward", "gradient"),
+        [
+            ("saliency", 0, 1),
+            (xa.method("integrated_gradients", steps=5), 0, 5),
+            ("attention_rollout", 1, 0),
+            ("random", 0, 0),
+            ("edges", 0, 0),
+        ],
+        ids=str,
+    )
+    def test_of_each_method(self, method, forward, gradient):
+        model, ev = self.evaluation(Attentive())
+        ev.attribution_fidelity(method, fraction=0.5)  # of the four patches of a rollout, two
+        assert model.forwards == (1 + forward + gradient + 2) * self.N
+        self.check(model, ev, [method], 1 + forward + 2, gradient)
+
+    def test_faithfulness_adds_its_groups_once(self):
+        model, ev = self.evaluation()
+        noise = xa.perturbation("gaussian_noise")
+        ev.plan("saliency", [FidelityCell(noise), FaithfulnessCell(noise, 5)])
+        for _ in range(2):
+            ev.attribution_fidelity("saliency")
+            ev.faithfulness_estimate("saliency", groups=5)
+        self.check(model, ev, ["saliency"], 1 + 2 + 5, 1)
+
+    def test_an_attack_is_made_once_for_all_its_cells(self):
+        model, ev = self.evaluation()
+        fgsm = xa.perturbation("fgsm")
+        ev.plan("random", [FidelityCell(fgsm), FidelityCell(fgsm, 0.2), FaithfulnessCell(fgsm, 4)])
+        ev.attribution_fidelity("random", perturbation="fgsm")
+        self.check(model, ev, ["random"], 1 + 2 + 2 + 4, 1)
+
+    def test_several_methods_each_pay_for_themselves(self):
+        model, ev = self.evaluation()
+        for method in ("saliency", "random", "edges"):
+            ev.attribution_fidelity(method)
+        self.check(model, ev, ["saliency", "random", "edges"], 3 * 3, 1)
+
+    def test_asking_again_is_free(self):
+        truth = draw(self.N, 8, 8, seed=2)
+        model, ev = self.evaluation(ground_truth=truth)
+        first = ev.attribution_fidelity("saliency")
+        spent = model.forwards
+        again = ev.attribution_fidelity(xa.method("saliency"), perturbation=xa.perturbation("gaussian_noise"))
+        assert torch.equal(again.values, first.values)
+        for reference, aggregate in itertools.product(("prediction", "ground_truth"), ("image", "set")):
+            ev.attribution_fidelity("saliency", reference=reference, aggregate=aggregate)
+        ev.attribution_fidelity("saliency", reference="ground_truth", asr="degrades")
+        ev.attribution_fidelity("saliency()", fraction=5e-2, perturbation="gaussian_noise")
+        assert model.forwards == spent
+
+    def test_equal_specifications_share_their_results(self):
+        model, ev = self.evaluation()
+        written = [
+            xa.method("integrated_gradients", steps=3, baseline="mean"),
+            xa.method("integrated_gradients", baseline="mean", steps=3),
+            "integrated_gradients(steps=3, baseline=mean)",
+            xa.method(xa.method("integrated_gradients", steps=3), baseline="mean"),
+        ]
+        results = [ev.attribution_fidelity(method).values for method in written]
+        assert all(torch.equal(values, results[0]) for values in results)
+        self.check(model, ev, written[:1], 3, 3)
+
+    def test_methods_that_differ_do_not(self):
+        model, ev = self.evaluation(curved())
+        methods = [
+            xa.method("integrated_gradients", steps=2),
+            xa.method("integrated_gradients", steps=3),
+            xa.method("integrated_gradients", steps=2, baseline="white"),
+        ]
+        results = [ev.attribution_fidelity(method).values for method in methods]
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(results, 2))
+        self.check(model, ev, methods, 9, 7)
+
+    def test_a_tensor_among_the_parameters_is_told_from_the_next(self):
+        def values(ev, level):
+            baseline = torch.full((1, 3, 1, 1), float(level))
+            made.append(weakref.ref(baseline))
+            return ev.attribution_fidelity(xa.method("integrated_gradients", steps=1, baseline=baseline)).values
+
+        made = []
+        shared = self.evaluation()[1]
+        found = [values(shared, level) for level in range(6)]
+        # had one been freed, the next could lie at its address, and be taken for it
+        assert all(reference() is not None for reference in made)
+        for level in range(6):
+            assert torch.equal(found[level], values(self.evaluation()[1], level))
+
+    def test_a_method_of_the_users_has_no_expected_passes(self):
+        _, ev = self.evaluation()
+        method = xa.method(lambda model, images, target: images)
+        ev.attribution_fidelity(method)
+        assert ev.expected_passes(method) is None
+        assert ev.passes_of(method) == Passes(3 * self.N, 0)
+
+    def test_nothing_is_spent_before_it_is_asked_for(self):
+        model, ev = self.evaluation()
+        ev.plan("saliency", [FidelityCell(xa.perturbation("black"))])
+        assert (model.forwards, ev.passes_of("saliency")) == (0, Passes())
+
+    def test_a_rule_that_does_not_exist_costs_no_pass(self):
+        model, ev = self.evaluation()
+        for options in ({"reference": "truth"}, {"aggregate": "all"}, {"asr": "degrades"}):
+            with pytest.raises(ValueError, match=r"must be one of|needs reference="):
+                ev.attribution_fidelity("saliency", **options)
+        assert model.forwards == 0
+
+    def test_an_impossible_fraction_costs_one_batch(self):
+        model, ev = self.evaluation(batch_size=2)
+        with pytest.raises(ValueError, match="fraction"):
+            ev.attribution_fidelity("saliency", fraction=0.6)
+        assert model.forwards == 2 * 2  # the size of the images is known then: a clean forward, a gradient
