@@ -39,7 +39,7 @@ def test_a_planted_wrong_map_fails_with_all_that_is_needed(subject):
     assert len(lines) <= 8
     value, worst = caught.value.score.value, caught.value.score.worst(3)
     assert lines[0] == (
-        "attribution fidelity of pixelwise / inverse under gaussian_noise at 0.05 of the pixels is "
+        "AF of pixelwise / inverse under gaussian_noise at 5% is "
         f"{value:.3f} on 12 images, below min_af=0.500 (by {0.5 - value:.3f})"
     )
     listed = ", ".join(f"{i} {v:.3f}" for i, v in worst)
@@ -101,7 +101,7 @@ def test_faithfulness(subject):
     with pytest.raises(AssertionError) as caught:
         xa.assert_faithfulness_estimate(subject, xa.method(inverse, signed="as_is"), IMAGES, min_fe=0.8)
     lines = lines_of(caught)
-    assert lines[0].startswith("faithfulness estimate of pixelwise / inverse under gaussian_noise is -")
+    assert lines[0].startswith("FE of pixelwise / inverse under gaussian_noise is -")
     assert "below min_fe=0.800 (by " in lines[0]
     assert "groups=16, mode='single', seed=0)" in lines[-1]
 

@@ -54,8 +54,8 @@ class TestTensors:
         ("images", "error", "text"),
         [
             (None, TypeError, r"images: give a tensor \(B, C, H, W\) or a data set"),
-            (3, TypeError, r"images must be a tensor \(B, C, H, W\) or a data set, not int"),
-            (iter([]), TypeError, "or a data set, not list_iterator"),
+            (3, TypeError, r"images must be a tensor \(B, C, H, W\) or a data set with .*, not int"),
+            (iter([]), TypeError, "or a data set with .*, not list_iterator"),
             (torch.zeros(3, 4, 4), ValueError, r"images must be \(B, C, H, W\), not \(3, 4, 4\); add or drop"),
             (torch.zeros(1, 2, 3, 4, 4), ValueError, r"not \(1, 2, 3, 4, 4\)"),
             (

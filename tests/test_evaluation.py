@@ -283,3 +283,31 @@ class TestSurface:
     def test_numpy_is_no_tensor(self):
         with pytest.raises(ValueError, match="images"):
             xa.Evaluation(Pixelwise(draw(3, 8, 8)), np.zeros((0, 3, 8, 8)), task="depth")
+
+    def test_weights_that_change_between_two_scores_are_noticed(self):
+        model = Pixelwise(draw(3, 8, 8))
+        ev = xa.Evaluation(model, draw(2, 3, 8, 8), task="depth")
+        first = ev.attribution_fidelity("edges")
+        model.weights.data.neg_()
+        with pytest.raises(ValueError, match="the weights or the device of Pixelwise changed since this Evaluation"):
+            ev.attribution_fidelity("random")
+        assert torch.equal(ev.attribution_fidelity("edges").values, first.values)  # what was measured stands
+        model.weights.data.neg_()
+        assert len(ev.attribution_fidelity("random")) == 2
+
+    @pytest.mark.parametrize("seed", [1.0, "1", True, None], ids=repr)
+    def test_a_seed_is_a_whole_number(self, seed):
+        with pytest.raises(TypeError, match="seed must be a whole number, not "):
+            xa.Evaluation(Pixelwise(draw(3, 8, 8)), draw(2, 3, 8, 8), seed=seed, task="depth")
+
+    def test_an_unknown_argument_names_the_nearest(self):
+        with pytest.raises(TypeError, match="unknown argument 'sed'; did you mean 'seed'"):
+            xa.attribution_fidelity(Pixelwise(draw(3, 8, 8)), "edges", draw(2, 3, 8, 8), sed=3, task="depth")
+
+    def test_the_callers_autocast_stays_outside(self):
+        model, images = curved(), draw(2, 3, 8, 8)
+        plain = xa.attribution_fidelity(model, "saliency", images, task="depth").values
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = xa.attribution_fidelity(model, "saliency", images, task="depth").values
+            assert model(images).dtype == torch.bfloat16  # it is on again, and would have mattered
+        assert torch.equal(plain, inside)

@@ -91,6 +91,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"xai_assert.{name}")
     if name in _HOME_OF:
         return getattr(importlib.import_module(f"xai_assert.{_HOME_OF[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("xai-assert")
     raise AttributeError(f"module 'xai_assert' has no attribute {name!r}")
 
 

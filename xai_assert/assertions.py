@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from xai_assert.batching import Samples
-from xai_assert.evaluation import Evaluation
+from xai_assert.evaluation import Evaluation, EvaluationOptions
 from xai_assert.explain import Control, explain
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.faithfulness import GROUPS, Mode
@@ -35,7 +35,7 @@ def assert_attribution_fidelity(
     reference: Reference = "prediction",
     aggregate: Aggregate = "image",
     asr: AsrRule = "relevant",
-    **options: Any,
+    **options: Unpack[EvaluationOptions],
 ) -> FidelityScore:
     """Assert a bound on the attribution fidelity; see `xa.attribution_fidelity` for what is measured.
 
@@ -88,7 +88,7 @@ def assert_faithfulness_estimate(
     perturbation: str | Perturbation = "gaussian_noise",
     groups: int = GROUPS,
     mode: Mode = "single",
-    **options: Any,
+    **options: Unpack[EvaluationOptions],
 ) -> FaithfulnessScore:
     """Assert a bound on the faithfulness estimate; see `xa.faithfulness_estimate` for what is measured.
 

@@ -72,7 +72,10 @@ class ImageSource:
         if images is None:
             raise TypeError("images: give a tensor (B, C, H, W) or a data set")
         if not isinstance(images, Tensor) and not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-            raise TypeError(f"images must be a tensor (B, C, H, W) or a data set, not {type(images).__name__}")
+            raise TypeError(
+                f"images must be a tensor (B, C, H, W) or a data set with len and [i] (of a DataLoader its .dataset), "
+                f"not {type(images).__name__}"
+            )
         if not isinstance(images, Tensor) and (ground_truth is not None or image_ids is not None):
             raise TypeError("ground_truth= and image_ids= go with a tensor of images; a data set brings its own")
         if isinstance(images, Tensor):

@@ -6,7 +6,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,20 @@ from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
 Outcome = Measured | Failure
+
+
+class EvaluationOptions(TypedDict, total=False):
+    """What an `Evaluation` takes beside subject and images; metrics and assertions pass it on."""
+
+    ground_truth: Tensor | None
+    image_ids: Sequence[ImageId] | None
+    seed: int
+    target: Target | None
+    batch_size: int | str
+    task: str | Task | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    unit: str | None
 
 
 class Evaluation:
@@ -70,6 +84,8 @@ class Evaluation:
         self.source = ImageSource(
             images, ground_truth=ground_truth, image_ids=image_ids, channels=self.subject.card.channels
         )
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise TypeError(f"seed must be a whole number, not {seed!r}")
         self.seed = seed
         self.passes = Passes()
         self._target = target
@@ -77,6 +93,7 @@ class Evaluation:
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Outcome]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
+        self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
 
     def __repr__(self) -> str:
@@ -139,9 +156,10 @@ class Evaluation:
         return self._method_passes[as_method(method).key]
 
     def expected_passes(self, method: Any) -> Passes | None:
-        """The passes that the cells computed for this method need; None where the method does not say its own."""
+        """The passes that the cells measured need; None if the method does not say its own, or a cell failed."""
         wanted = as_method(method)
-        if wanted.passes is None:
+        failed = any(isinstance(found, Failure) for found in self._outcomes[wanted.key].values())
+        if wanted.passes is None or failed:
             return None
         cells = [self._planned[wanted.key][key] for key in self._outcomes[wanted.key]]
         attacks = {cell.perturbation.key for cell in cells if cell.perturbation.gradient}
@@ -165,6 +183,7 @@ class Evaluation:
         self._planned[method.key][cell.key] = cell
         done = self._outcomes[method.key]
         if cell.key not in done:
+            self._check_state()
             todo = [c for key, c in self._planned[method.key].items() if key not in done]
             try:
                 self._run(method, todo)
@@ -174,6 +193,16 @@ class Evaluation:
         if isinstance(outcome, Failure):
             raise outcome.error.with_traceback(outcome.trace)
         return outcome
+
+    def _check_state(self) -> None:
+        """All scores of an evaluation are of the same weights on the same device."""
+        now = (self.subject.fingerprint(), str(self.subject.device))
+        if self._state not in (None, now):
+            raise ValueError(
+                f"the weights or the device of {self.subject.name} changed since this Evaluation measured its first "
+                "score; make a new Evaluation"
+            )
+        self._state = now
 
     def _run(self, method: Method, cells: Sequence[Cell]) -> None:
         """One streaming pass over the images; an error in a cell ends that cell alone."""
@@ -258,21 +287,18 @@ class Evaluation:
         check_finite(columns.T, prepared.image_ids, self.subject, f" perturbed by {cell.perturbation}")
         return dict(zip(measured, columns, strict=True))
 
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return self.subject.fingerprint()
-
     def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
         card = self.subject.card
+        fingerprint, device = self._state or ("", "")
         return {
             "model": card.name,
             "weights": card.weights,
-            "fingerprint": self._fingerprint,
+            "fingerprint": fingerprint,
             "task": card.task.name if card.task else None,
             "method": str(method),
             "perturbation": str(cell.perturbation),
             "seed": self.seed,
-            "device": str(self.subject.device),
+            "device": device,
             "versions": versions(),
         }
 

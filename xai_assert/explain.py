@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xai_assert import registry
-from xai_assert.attributions.controls import CONTROLS
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.named_metrics import ALL_IMAGES
 from xai_assert.reporting import record
 from xai_assert.verdicts import Bound
 
-NAMES = {"af": "attribution fidelity", "asr": "attack success rate", "fe": "faithfulness estimate"}
+NAMES = {"af": "AF", "asr": "ASR", "fe": "FE", "fe_cumulative": "cumulative FE"}
 
 
 Control = Callable[[], Score]
@@ -32,12 +31,12 @@ def explain(score: Score, bound: Bound, because: str, control: Control | None = 
 
 
 def headline(score: Score) -> str:
-    """`attribution fidelity of meter-xxs-nyu / saliency under gaussian_noise at 5% is 0.123 on 20 images`."""
+    """`AF of meter-xxs-nyu / saliency under gaussian_noise at 5% is 0.123 on 20 images`."""
     about = score.provenance
     name = NAMES.get(score.metric, score.metric)
     what = f" of {about['model']} / {about['method']}" if "model" in about and "method" in about else ""
     under = f" under {about['perturbation']}" if "perturbation" in about else ""
-    at = f" at {about['fraction']:.3g} of the pixels" if "fraction" in about else ""
+    at = f" at {100 * about['fraction']:.3g}%" if "fraction" in about else ""
     unit = f" {score.unit}" if score.unit else ""
     count = "" if whole_set(score) else f" on {len(score)} image{'s' * (len(score) != 1)}"
     return f"{name}{what}{under}{at} is {score.value:.3f}{unit}{count}"
@@ -70,7 +69,7 @@ def errors_line(score: FidelityScore) -> str:
 
 def control_line(score: Score, control: Control) -> str:
     """The random control on the same images: computed now, on failure alone, so that a pass costs nothing more."""
-    if score.provenance.get("method") in CONTROLS:
+    if score.provenance.get("method") == "random":
         return ""
     try:
         return f"control on the same images: random {control().value:.3f}"

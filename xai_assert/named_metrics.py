@@ -96,11 +96,12 @@ def fe_cumulative(evaluation: Evaluation, method: Any, perturbation: Perturbatio
 
 @register_metric("finite", about="run", cells=_fidelity)
 def finite(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
-    """1 for an image whose heatmap, errors and AF are finite and whose prediction the perturbation moved, else 0."""
+    """1 for an image whose prediction the perturbation moved, else 0.
+
+    A number that is not finite never comes so far: it ends its cell as an error.
+    """
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
-    columns = [found.values, found.relevant_error, found.irrelevant_error]
-    good = torch.stack([column.isfinite() for column in columns]).all(0) & found.responsive
-    return Score(good.double(), found.image_ids, "finite", provenance=found.provenance)
+    return Score(found.responsive.double(), found.image_ids, "finite", provenance=found.provenance)
 
 
 @register_metric("bias", about="run", cells=_fidelity)
@@ -120,13 +121,21 @@ def bias(evaluation: Evaluation, method: Any, perturbation: Perturbation, fracti
 
 @register_metric("passes", about="run", cells=_fidelity)
 def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
-    """Passes of the model that a method cost, over those that its cells need: more than 1 is waste."""
+    """Passes that a method cost over those that its cells need, whichever is further from 1: all, or the gradients."""
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
     expected, spent = evaluation.expected_passes(method), evaluation.passes_of(method)
     if expected is None:
-        raise NotApplicableError(f"method {method} does not say how many passes it needs (register_method(passes=...))")
+        words = "does not say how many passes it needs (register_method(passes=...)), or a cell of it failed"
+        raise NotApplicableError(f"method {method} {words}")
     ratios = [
         (spent.forward + spent.gradient) / (expected.forward + expected.gradient),
         spent.gradient / expected.gradient if expected.gradient else 1.0 + spent.gradient,
     ]
-    return Score(torch.tensor([max(ratios)]), (ALL_IMAGES,), "passes", "x needed", False, found.provenance)
+    return Score(
+        torch.tensor([max(ratios, key=lambda ratio: abs(ratio - 1))]),
+        (ALL_IMAGES,),
+        "passes",
+        "x needed",
+        False,
+        found.provenance,
+    )

@@ -22,6 +22,8 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(_flags(module))
         stack.enter_context(_random_states())
+        for device in {"cpu", *(p.device.type for p in module.parameters())} - {"meta"}:
+            stack.enter_context(torch.autocast(device, enabled=False))
         if any(p.device.type == "cuda" for p in module.parameters()):
             stack.enter_context(full_precision())
         yield

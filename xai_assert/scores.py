@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from xai_assert.batching import Samples
-from xai_assert.evaluation import Evaluation
+from xai_assert.errors import UnknownNameError
+from xai_assert.evaluation import Evaluation, EvaluationOptions
 from xai_assert.metrics import FaithfulnessScore, FidelityScore
 from xai_assert.metrics.faithfulness import GROUPS, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
@@ -16,8 +18,11 @@ from xai_assert.perturbations import Perturbation
 Subjectlike = nn.Module | Evaluation
 
 
-def as_evaluation(subject: Subjectlike, images: Tensor | Samples | None, options: dict[str, Any]) -> Evaluation:
+def as_evaluation(subject: Subjectlike, images: Tensor | Samples | None, options: Mapping[str, Any]) -> Evaluation:
     """The evaluation that was given, or a new one of (subject, images)."""
+    for name in options:
+        if name not in EvaluationOptions.__annotations__:
+            raise TypeError(str(UnknownNameError("argument", name, EvaluationOptions.__annotations__)))
     if not isinstance(subject, Evaluation):
         return Evaluation(subject, images, **options)  # type: ignore[arg-type]
     if images is not None or options:
@@ -36,7 +41,7 @@ def attribution_fidelity(
     reference: Reference = "prediction",
     aggregate: Aggregate = "image",
     asr: AsrRule = "relevant",
-    **options: Any,
+    **options: Unpack[EvaluationOptions],
 ) -> FidelityScore:
     """Attribution fidelity (AF) and attack success rate of a method ("Shedding Light on Depth", 2509.15980).
 
@@ -83,7 +88,7 @@ def faithfulness_estimate(
     perturbation: str | Perturbation = "gaussian_noise",
     groups: int = GROUPS,
     mode: Mode = "single",
-    **options: Any,
+    **options: Unpack[EvaluationOptions],
 ) -> FaithfulnessScore:
     """Faithfulness estimate (FE): correlation of the groups' relevance with the error they cause (1806.07538).
 

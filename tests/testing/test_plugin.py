@@ -48,7 +48,7 @@ def test_a_gate_that_fails_is_red_and_explains_itself(project):
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "E *AssertionError: attribution fidelity of net-v7 / random under gaussian_noise at 0.05 of the pixels "
+            "E *AssertionError: AF of net-v7 / random under gaussian_noise at 5% "
             "is *on 12 images, below min=0.400 (by *)",
             "E *images below the bound: * of 12 (*%); worst: *",
             "E *mean error in m after perturbing R: *, I: *; ASR *",

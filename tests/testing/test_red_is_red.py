@@ -1,5 +1,6 @@
 """No way around a gate: caught, skipped, misspelt, empty or stopped, it is never green for nothing."""
 
+import shlex
 import textwrap
 
 import pytest
@@ -158,3 +159,34 @@ def test_the_bias_of_a_random_map_is_on_the_normal_scale_for_any_number_of_image
     p = scipy.stats.t.sf(t, 3)  # Student's t of 4 images has heavier tails: the same p is nearer on the normal scale
     assert scipy.stats.norm.sf(found) == pytest.approx(p, rel=1e-6)
     assert found < t
+
+
+def test_the_printed_line_runs_the_failure_again(project):
+    project.path.joinpath("mine.toml").write_text(
+        '[[gate]]\nmetric = "af"\nmin = 0.99\n[[gate]]\nmetric = "finite"\nmin = 0.5\n'
+    )
+    both = '@xa.parametrize_with_gates(metrics=["finite"])\ndef test_run(gate):\n    gate.check()\n'
+    rewrite(project, "def test_nothing():\n    pass\n")
+    project.makepyfile(test_a="import xai_assert as xa\n" + ONE_CELL + "def test_it(gate):\n    gate.check()\n")
+    project.makepyfile(test_b="import xai_assert as xa\n" + both)
+    options = ["--xai-perturbation=gaussian_noise", "--xai-method=random"]
+    result = project.run_gates(*options)
+    assert result.ret == 1
+    lines = [line.removeprefix("E").strip() for line in result.stdout.lines]
+    headline = next(line for line in lines if line.startswith("AssertionError: AF of net-v7 / random"))
+    words = shlex.split(next(line for line in lines if line.startswith("reproduce: pytest ")))[2:]
+    again = project.runpytest_subprocess("-p", "no:cacheprovider", *words)
+    assert again.ret == 1
+    again.stdout.fnmatch_lines([f"E *{headline}"])
+
+
+def test_doing_less_than_the_cells_need_is_noticed_as_well_as_more(monkeypatch):
+    from xai_assert.batching import Passes
+    from xai_assert.named_metrics import passes
+
+    ev = xai_assert.Evaluation(torch.nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
+    noise = xai_assert.perturbation("gaussian_noise")
+    assert passes(ev, "edges", noise, 0.05).value == 1
+    for spent, ratio in ((Passes(6, 0), 0.5), (Passes(18, 0), 1.5)):  # 1 clean forward and 2 perturbed ones, 4 images
+        monkeypatch.setattr(ev, "passes_of", lambda method, spent=spent: spent)
+        assert passes(ev, "edges", noise, 0.05).value == ratio

@@ -46,8 +46,8 @@ def pixel_count(fraction: float, size: tuple[int, int]) -> int:
         ValueError: p is not in (0, 0.5], or selects no pixel, or more than half of them.
     """
     pixels = size[0] * size[1]
-    if not 0 < fraction <= 0.5:
-        raise ValueError(f"fraction must be above 0 and at most 0.5 (R and I may not overlap), not {fraction}")
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 0.5:
+        raise ValueError(f"fraction must be above 0 and at most 0.5 (R and I may not overlap), not {fraction!r}")
     count = math.floor(fraction * pixels + 0.5)
     if count == 0:
         raise ValueError(

@@ -148,7 +148,8 @@ class XaiSession:
 
     def check_gates(self) -> None:
         """Every gate must judge a cell of this run, but for what the user narrowed and for our own file's models."""
-        if not self._params:
+        single = any("::" in argument for argument in self.config.args)
+        if not self._params or single:  # other gates are judged elsewhere; this is how a failure is run again
             return
         names = {"method": registry.methods.names(), "perturbation": registry.perturbations.names(), "fraction": []}
         narrowed = {n: known for n, known in names.items() if n in self._narrowed or option(self.config, n)}
