@@ -63,14 +63,16 @@ class ImageSource:
 
     def __init__(
         self,
-        images: Tensor | Samples,
+        images: Tensor | Samples | None,
         *,
         ground_truth: Tensor | None = None,
         image_ids: Sequence[ImageId] | None = None,
         channels: int | None = None,
     ) -> None:
         if images is None:
-            raise TypeError("images: give a tensor (B, C, H, W) or a data set")
+            raise TypeError(
+                "images: give a tensor (B, C, H, W) or a data set; None, the bundled scenes, is for registered models"
+            )
         if not isinstance(images, Tensor) and not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
             raise TypeError(
                 f"images must be a tensor (B, C, H, W) or a data set with len and [i] (of a DataLoader its .dataset), "

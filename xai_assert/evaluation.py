@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
@@ -15,6 +15,7 @@ from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
+from xai_assert.datasets import scenes
 from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, check_rules, sign_agreement
 from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
@@ -22,6 +23,7 @@ from xai_assert.perturbations import Perturbation, perturbation, warn_of_ties
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
 from xai_assert.randomness import ImageId
+from xai_assert.registry import models
 from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
@@ -51,7 +53,8 @@ class Evaluation:
 
     Args:
         subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
-        images: the network's input (B, C, H, W), already preprocessed, or a data set (`xai_assert.batching.Samples`).
+        images: the network's input (B, C, H, W), already preprocessed, or a data set (`xai_assert.batching.Samples`);
+            None, for a registered model, stands for the 24 bundled scenes.
         ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown.
         image_ids: names of a tensor's images, which key its random draws; the positions by default.
         seed: of everything drawn at random.
@@ -68,7 +71,7 @@ class Evaluation:
     def __init__(
         self,
         subject: nn.Module,
-        images: Tensor | Samples,
+        images: Tensor | Samples | None = None,
         *,
         ground_truth: Tensor | None = None,
         image_ids: Sequence[ImageId] | None = None,
@@ -81,6 +84,8 @@ class Evaluation:
         unit: str | None = None,
     ) -> None:
         self.subject = as_subject(subject, task=task, mean=mean, std=std, unit=unit)
+        if images is None and self.subject.name.removesuffix("-random") in models.names():
+            images = scenes(self.subject.card)
         self.source = ImageSource(
             images, ground_truth=ground_truth, image_ids=image_ids, channels=self.subject.card.channels
         )
@@ -88,6 +93,7 @@ class Evaluation:
             raise TypeError(f"seed must be a whole number, not {seed!r}")
         self.seed = seed
         self.passes = Passes()
+        self.progress: Callable[[str, int, int], None] = lambda what, done, total: None  # told after each batch
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
@@ -211,8 +217,10 @@ class Evaluation:
         ids: list[ImageId] = []
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
+            self.progress(f"{self.subject.name} {method}", 0, len(self.source))
             for batch_ids, measured in run_batches(self.source, self._sizer, work):
                 ids += batch_ids
+                self.progress(f"{self.subject.name} {method}", len(ids), len(self.source))
                 for key, values in measured.items():
                     parts[key].append(values)
                 if len(failed) == len(cells):

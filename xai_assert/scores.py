@@ -24,7 +24,7 @@ def as_evaluation(subject: Subjectlike, images: Tensor | Samples | None, options
         if name not in EvaluationOptions.__annotations__:
             raise TypeError(str(UnknownNameError("argument", name, EvaluationOptions.__annotations__)))
     if not isinstance(subject, Evaluation):
-        return Evaluation(subject, images, **options)  # type: ignore[arg-type]
+        return Evaluation(subject, images, **options)
     if images is not None or options:
         extra = ", ".join((["images"] if images is not None else []) + sorted(options))
         raise TypeError(f"{extra}: already fixed by the Evaluation; give it there")
@@ -52,7 +52,8 @@ def attribution_fidelity(
     Args:
         subject: a `Subject`, a bare module (then say `task=`), or an `Evaluation` in place of (subject, images).
         method: a name, an `xa.method(...)`, or a callable `(model, images, target) -> tensor`.
-        images: the network's input (B, C, H, W), already preprocessed, or a data set.
+        images: the network's input (B, C, H, W), already preprocessed, or a data set; None, for a
+            registered model, stands for the 24 bundled scenes.
         perturbation: a name or an `xa.perturbation(...)`.
         fraction: of the pixels, above 0 and at most 0.5.
         reference: errors against the clean "prediction" (needs no ground truth) or against the "ground_truth".

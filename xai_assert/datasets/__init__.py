@@ -1,4 +1,4 @@
-"""Data sets: NYU, KITTI, a folder of pictures and depth maps, an HDF5 file, or pictures that the project makes."""
+"""Data sets: NYU, KITTI, a folder of pictures and depth maps, an HDF5 file, and what comes with the project."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from xai_assert.datasets.images import ImageSet
 from xai_assert.datasets.kitti import kitti
 from xai_assert.datasets.nyu import SPLITS_FILE, nyu
 from xai_assert.datasets.pictures import generated
+from xai_assert.datasets.scenes import scenes
 from xai_assert.errors import DataError
 from xai_assert.registry import bind, keywords, parse_spec
-from xai_assert.subject import Card
+from xai_assert.subject import UNITS_PER_METRE, Card
 
-__all__ = ["ImageSet", "folder", "generated", "hdf5", "kitti", "nyu", "open_data"]
+__all__ = ["ImageSet", "bundled_images", "folder", "generated", "hdf5", "kitti", "nyu", "open_data", "scenes"]
 
 NAMED: dict[str, Callable[..., ImageSet]] = {"kitti": kitti, "nyu": nyu}
 
@@ -51,3 +52,10 @@ def open_data(
         return NAMED[name](**parameters, card=card, limit=limit)
     kinds = f"a folder of pictures or an HDF5 file ({', '.join(HDF5_SUFFIXES)}), nyu(path=...) or kitti(path=...)"
     raise DataError(f"{where}: {'not' if where.exists() else 'does not exist; data are'} {kinds}")
+
+
+def bundled_images(card: Card, *, limit: int | None = None) -> ImageSet:
+    """What there is without any data: `scenes`, or `generated` pictures for a card that leaves sizes or unit open."""
+    if card.input_size and card.output_size and card.unit in UNITS_PER_METRE:
+        return scenes(card, limit=limit)
+    return generated(card) if limit is None else generated(card, count=limit)

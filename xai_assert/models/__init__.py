@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from xai_assert.models import published, published_pixelformer  # noqa: F401  (they register)
+from xai_assert.models import bundled, published, published_pixelformer  # noqa: F401  (they register)
 from xai_assert.models.builders import call_builder, find_builder, register_model
 from xai_assert.models.checkpoints import load_checkpoint
 from xai_assert.models.devices import resolve_device
@@ -31,8 +31,9 @@ def load_model(
         spec: a registered name (`meter-xxs-nyu`, `pixelformer-large07-kitti`, ...; `meter-xxs` is the one for NYU), or
             "module:factory" or such a function itself: called without arguments, or with `weights=`, it returns what
             `xa.describe` returns.
-        weights: a path; the name of published weights ("nyu", "kitti"; METER's are downloaded once); or None: the
-            weights are then drawn from `seed`, and the name ends in "-random".
+        weights: a path; the name of published weights ("nyu", "kitti"; METER's are downloaded once) or of those that
+            come with the project ("scenes"); or None: the weights are then drawn from `seed`, and the name ends in
+            "-random".
         device: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:N", "mps", or a torch.device.
         seed: of whatever the builder draws.
         name: how results and gates call the subject, in place of its own name.

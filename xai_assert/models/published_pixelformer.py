@@ -1,4 +1,4 @@
-"""PixelFormer under its registered names, and the small one of the project."""
+"""PixelFormer under its registered names."""
 
 from __future__ import annotations
 
@@ -37,11 +37,6 @@ def pixelformer(size: str, data: str, weights: str | os.PathLike[str] | None = N
     return _subject(size, f"pixelformer-{size}-{data}", INPUT_SIZE[data], MAX_DEPTH[data], weights)
 
 
-def nano(weights: str | os.PathLike[str] | None = None) -> Subject:
-    """The small PixelFormer, whose forward costs no more than that of METER-XXS."""
-    return _subject("nano", "pixelformer-nano", (192, 256), 10.0, weights)
-
-
 def _subject(
     size: str, name: str, input_size: tuple[int, int], max_depth: float, weights: str | os.PathLike[str] | None
 ) -> Subject:
@@ -68,4 +63,3 @@ for _size in PUBLISHED:
     for _data in MAX_DEPTH:
         register_model(f"pixelformer-{_size}-{_data}")(functools.partial(pixelformer, _size, _data))
     register_model(f"pixelformer-{_size}")(functools.partial(pixelformer, _size, "nyu"))
-register_model("pixelformer-nano")(nano)

@@ -45,11 +45,16 @@ def write(content: Mapping[str, Any], path: Path) -> Path:
         OSError: the disk is full, or the folder cannot be written.
         ValueError: a number is NaN or infinite.
     """
+    return replace_file(path, json.dumps(content, indent=1, allow_nan=False, default=str))  # provenance may hold a path
+
+
+def replace_file(path: Path, text: str) -> Path:
+    """Write to a temporary file beside it, and rename that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False, default=str)  # a user's provenance may hold a path
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -27,15 +27,20 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[str, str | None, str]] = {
     # name: (kind, default, help)
     "device": ("one", "auto", "where models run: auto, cpu, cuda, cuda:N or mps"),
-    "model": ("many", "meter-xxs", "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable"),
+    "model": (
+        "many",
+        None,
+        "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the two networks "
+        "that come with the project",
+    ),
     "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
     "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),
     "fraction": ("many", "0.05", "share of the pixels called relevant, above 0 and at most 0.5; repeatable"),
     "data": (
         "one",
         None,
-        "folder of RGB + depth pairs, HDF5 file, nyu(path='...') or kitti(path='...', files='...'); without it, "
-        "pictures that the project generates",
+        "folder of RGB + depth pairs, HDF5 file, nyu(path='...') or kitti(path='...', files='...'); without it, the "
+        "bundled scenes",
     ),
     "depth-scale": ("one", "1000", "stored depth values per metre in PNG files: 1000 = millimetres, 256 = KITTI"),
     "images": ("one", None, "use the first N images of the data"),

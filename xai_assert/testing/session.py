@@ -16,7 +16,7 @@ import torch
 from xai_assert import registry, resources
 from xai_assert.attributions import Method, method
 from xai_assert.batching import Samples
-from xai_assert.datasets import generated, open_data
+from xai_assert.datasets import bundled_images, open_data
 from xai_assert.evaluation import Evaluation
 from xai_assert.gates import Gate, check_gates_match, read_gates
 from xai_assert.models import load_model
@@ -25,13 +25,14 @@ from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.subject import Subject, slug
 from xai_assert.testing import OPTIONS, option, option_path
 from xai_assert.testing.gates import GateCheck, GateParam
+from xai_assert.testing.progress import Progress
 from xai_assert.testing.unchanged import State
 
 T = TypeVar("T")
 Images = Samples
+MODELS = ("meter-xxs-scenes@scenes", "pixelformer-nano@scenes")
 METHODS = ("saliency", "integrated_gradients", "attention_rollout", "random", "edges")
 PERTURBATIONS = ("black", "mean", "gaussian_noise", "fgsm")
-GENERATED = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ class XaiSession:
 
     @functools.cached_property
     def models(self) -> list[ModelOption]:
-        return [ModelOption.parse(text) for text in self._texts("model", ())]
+        return [ModelOption.parse(text) for text in self._texts("model", MODELS)]
 
     @functools.cached_property
     def methods(self) -> list[Method]:
@@ -197,6 +198,7 @@ class XaiSession:
         key = (id(subject), id(images))
         if key not in self._evaluations:
             found = self._evaluations[key] = Evaluation(subject, images, seed=self.seed)
+            found.progress = Progress(self.config)
             for param in self._planned:
                 if param.name.model == subject.name:
                     found.plan(param.method, param.cells())
@@ -232,7 +234,7 @@ class XaiSession:
 
     def _open(self, subject: Subject) -> Images:
         if self.data is None:
-            return generated(subject.card, count=self.count or GENERATED, seed=0)
+            return bundled_images(subject.card, limit=self.count)
         return open_data(self.data, subject.card, depth_scale=self.depth_scale, limit=self.count)
 
     def _text(self, name: str) -> Any:

@@ -1,0 +1,89 @@
+"""The training script: an interrupted run ends where an uninterrupted one does, and a short one works."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import xai_assert as xa
+from xai_assert.models.bundled import NETWORKS, bundled
+
+SCRIPTS = Path(__file__).parents[1] / "training"
+STEPS = 7
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The module `train`, with a checkpoint every 3 steps."""
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import train
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    train.KEEP_EVERY, train.COUNTED = 3, 2
+    return train
+
+
+def trained(script, folder, model="pixelformer-nano"):
+    """A run on noise; what becomes of the weights."""
+    folder.mkdir(exist_ok=True)
+    options = argparse.Namespace(
+        model=model, out=folder, steps=STEPS, batch=2, small=0.0, rate=1e-3, seed=0, device="cpu"
+    )
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (9, 3, 64, 64), generator=random).to(torch.uint8)
+    torch.manual_seed(0)
+    subject = bundled(model)
+    size = (16, 16) if model.startswith("meter") else (64, 64)
+    depths = 1 + torch.rand(9, *size, generator=random)
+    network = script.train(subject.module.requires_grad_(True), subject.card, images, depths, options)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch, model):
+    whole = trained(script, tmp_path / "whole", model)
+    batch = script.batch
+
+    def pulled_plug(images, depths, step, options):
+        if step == 5:
+            raise KeyboardInterrupt
+        return batch(images, depths, step, options)
+
+    with monkeypatch.context() as context:
+        context.setattr(script, "batch", pulled_plug)
+        with pytest.raises(KeyboardInterrupt):
+            trained(script, tmp_path / "cut", model)
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["step"] == 3
+    resumed = trained(script, tmp_path / "cut", model)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_folder_of_another_run_is_refused(script, tmp_path):
+    trained(script, tmp_path)
+    with pytest.raises(SystemExit, match="holds a run of pixelformer-nano; give meter-xxs-scenes another folder"):
+        trained(script, tmp_path, "meter-xxs-scenes")
+
+
+def test_learning_makes_the_loss_smaller(script):
+    """On paper: a prediction that is right costs nothing, one that is 1 m off everywhere 1 + 2 log(ratio)."""
+    truth = torch.full((1, 4, 4), 2.0)
+    assert script.depth_loss(truth, truth) == 0
+    assert script.depth_loss(truth + 1, truth) == pytest.approx(1 + 2 * torch.log(torch.tensor(1.5)).item())
+
+
+def test_a_smoke_run(tmp_path):
+    """What the README says, but for the folders: rendering, training, weights that load, metrics."""
+    command = [sys.executable, SCRIPTS / "train.py", "--model", "pixelformer-nano", "--smoke"]
+    folders = ["--out", tmp_path / "run", "--cache", tmp_path / "scenes"]
+    subprocess.run([*command, *folders], check=True, capture_output=True)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert {"network", "mean_map", "own_mean_map", "shuffled", "ratio", "training"} == set(metrics)
+    assert metrics["own_mean_map"]["rmse"] == pytest.approx(0.99, abs=0.02)  # of the bundled scenes
+    weights = tmp_path / "run" / "pixelformer-nano.safetensors"
+    assert xa.load_model("pixelformer-nano", weights, "cpu").card.weights == weights.name

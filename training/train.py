@@ -1,0 +1,209 @@
+"""Train a bundled depth network on rendered rooms, and measure it on the 24 held-out ones.
+
+    python training/train.py --model meter-xxs-scenes --out runs/meter
+    python training/train.py --model pixelformer-nano --out runs/nano --steps 16000
+
+An interrupted run goes on where it was when it is started again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cache import prepared
+from measure import errors, measure
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from tqdm import tqdm
+
+from xai_assert.models.bundled import NETWORKS, bundled
+from xai_assert.subject import Card
+
+WARMUP = 0.05  # share of the steps
+SMALL = 0.75  # the first phase sees pictures of this scale
+LEAST_DEPTH = 0.1  # metres, where the logarithm of a prediction is cut off
+DECAY = 0.998  # of the running mean of the weights, which is what is kept in the end
+KEEP_EVERY = 500  # steps between checkpoints, and between looks at the scenes set aside
+ASIDE = 80  # one scene in so many is not trained on, to see how it goes; the held-out ones are looked at once
+COUNTED = 40  # batches from which the statistics of batch norms are counted
+SMOKE = {"scenes": 100, "steps": 12, "batch": 4}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=NETWORKS, default="meter-xxs-scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of weights, metrics.json, checkpoint")
+    parser.add_argument("--cache", type=Path, default=Path("runs/scenes"), help="folder of the rendered scenes")
+    parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--small", type=float, default=0.5, help="share of the steps on smaller pictures")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
+    parser.add_argument("--smoke", action="store_true", help=f"a minute's run, to see that it works: {SMOKE}")
+    options = parser.parse_args()
+    if options.smoke:
+        vars(options).update(SMOKE)
+    return options
+
+
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    subject = bundled(options.model)
+    images, depths = prepared(options.cache, options.scenes, subject.card, options.workers)
+    network = subject.module.requires_grad_(True).to(options.device)
+    averaged = train(network, subject.card, images, depths, options)
+    save_weights(averaged, options.out / f"{options.model}.safetensors")
+    metrics = measure(averaged, subject.card, depths.mean(0), options.device) | {
+        "training": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    }
+    replace(options.out / "metrics.json", lambda part: part.write_text(json.dumps(metrics, indent=2) + "\n"))
+    return metrics
+
+
+def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, options: argparse.Namespace) -> nn.Module:
+    """Every step's batch, augmentation and rate depend on the seed and the step alone, so that a run can be resumed."""
+    trained = len(images) - max(1, len(images) // ASIDE)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}])
+    parts = {"network": network, "averaged": averaged, "optimizer": optimizer}
+    checkpoint = options.out / "checkpoint.pt"
+    first = 0
+    if checkpoint.exists():
+        kept = torch.load(checkpoint, map_location=options.device, weights_only=True)
+        if kept["model"] != options.model:
+            raise SystemExit(f"--out {options.out} holds a run of {kept['model']}; give {options.model} another folder")
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        first = kept["step"]
+    progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc=options.model, unit="step")
+    for step in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * schedule(step / options.steps)
+        x, truth = batch(images[:trained], depths[:trained], step, options)
+        x, truth = augment(x.to(options.device), truth.to(options.device), torch_random(options.seed, 1, step))
+        if step < options.small * options.steps:
+            x, truth = smaller(x), smaller(truth[:, None])[:, 0]
+        with torch.autocast(options.device, torch.bfloat16):
+            output = network.train()(normalised(x, card))
+        loss = depth_loss(output.float()[:, 0], truth)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        averaged.update_parameters(network)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
+            state = {name: part.state_dict() for name, part in parts.items()} | {
+                "step": step + 1,
+                "model": options.model,
+            }
+            replace(checkpoint, lambda part, state=state: torch.save(state, part))
+            count_again(averaged.module, card, images[:trained], options)
+            found = look(averaged.module, card, images[trained:], depths[trained:], options.device)
+            with (options.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step + 1, "loss": round(loss.item(), 4), **found}) + "\n")
+    count_again(averaged.module, card, images[:trained], options)
+    kept_network: nn.Module = averaged.module
+    return kept_network.eval()
+
+
+def count_again(network: nn.Module, card: Card, images: Tensor, options: argparse.Namespace) -> None:
+    """The statistics of batch norms: those of training are not of averaged weights, nor of pictures of full size."""
+    rows = torch.randperm(len(images), generator=torch_random(options.seed, 2))[: COUNTED * options.batch]
+    batches = (normalised(images[r].to(options.device).float() / 255, card) for r in rows.split(options.batch))
+    update_bn(batches, network)
+
+
+@torch.no_grad()
+def look(network: nn.Module, card: Card, images: Tensor, depths: Tensor, device: str) -> dict[str, float]:
+    """The errors on scenes that are not trained on."""
+    network.eval()
+    rows = [normalised(row[None].to(device).float() / 255, card) for row in images]
+    return errors(torch.cat([network(row)[:, 0].float().cpu() for row in rows]), depths)
+
+
+def schedule(share: float) -> float:
+    """Of the highest rate: up in a line, down in half a cosine."""
+    return share / WARMUP if share < WARMUP else 0.5 + 0.5 * math.cos(math.pi * (share - WARMUP) / (1 - WARMUP))
+
+
+def torch_random(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def batch(images: Tensor, depths: Tensor, step: int, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """The rows of this step: each epoch is one random order of all."""
+    each = len(images) // options.batch
+    order = torch.randperm(len(images), generator=torch_random(options.seed, 0, step // each))
+    rows = order[step % each * options.batch :][: options.batch]
+    return images[rows].float() / 255, depths[rows]
+
+
+def augment(x: Tensor, truth: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirrored, of another exposure, contrast and colour, with some grain."""
+    count, device = len(x), x.device
+    flip = torch.rand(count, generator=random).to(device) < 0.5
+    x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    truth = torch.where(flip[:, None, None], truth.flip(2), truth)
+    gamma = torch.randn(count, 1, 1, 1, generator=random).mul(0.15).exp().to(device)
+    gain = torch.randn(count, 3, 1, 1, generator=random).mul(0.08).exp().to(device)
+    grain = torch.rand(count, 1, 1, 1, generator=random) * 0.03 * torch.randn(x.shape, generator=random)
+    return (x.clamp(min=1e-3) ** gamma * gain + grain.to(device)).clamp(0, 1), truth
+
+
+def normalised(x: Tensor, card: Card) -> Tensor:
+    assert card.mean is not None
+    assert card.std is not None
+    mean, std = (torch.tensor(c, device=x.device)[:, None, None] for c in (card.mean, card.std))
+    return (x - mean) / std
+
+
+def smaller(planes: Tensor) -> Tensor:
+    """Of scale `SMALL`, rows cut off at top and bottom so that the sides stay multiples of 64 (of 16 in the output)."""
+    unit = 64 * planes.shape[-1] // 256
+    planes = F.interpolate(planes, scale_factor=SMALL, mode="bilinear", antialias=True)
+    rows = planes.shape[-2] // unit * unit
+    return planes[..., (planes.shape[-2] - rows) // 2 :, :][..., :rows, :]
+
+
+def depth_loss(depth: Tensor, truth: Tensor) -> Tensor:
+    """Metres off, ratio off, and slopes off."""
+    ratio = (depth.clamp(min=LEAST_DEPTH) / truth).log().abs().mean()
+    off = depth - truth
+    slopes = (off[:, 1:] - off[:, :-1]).abs().mean() + (off[..., 1:] - off[..., :-1]).abs().mean()
+    return off.abs().mean() + 2 * ratio + slopes
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Half precision: a quarter of a per mille in a weight is far below what training leaves to chance."""
+    state = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
+    replace(path, lambda part: save_file({k: v.contiguous() for k, v in state.items()}, part))
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name first: one that is cut short never takes the place of a whole one."""
+    part = path.with_suffix(f"{path.suffix}.part")
+    write(part)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(arguments()), indent=2))

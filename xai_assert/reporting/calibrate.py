@@ -1,0 +1,196 @@
+"""Thresholds from what was measured: results.json of one run or several, to the gates of the next."""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xai_assert import resources
+from xai_assert.attributions.controls import CONTROLS
+from xai_assert.errors import GatesError
+from xai_assert.gates import read_gates
+from xai_assert.reporting.results import SCHEMA, replace_file
+
+ERRORS = 3  # standard errors between a threshold and the mean that it comes from
+FEWEST = 10  # images; below this a standard error means little
+METRIC = "af"
+KEY = ("metric", "model", "method", "perturbation", "fraction")
+MARKER = "# --- below: written by `xai-assert calibrate`, which replaces what it measures anew ---"
+
+Key = tuple[str, str, str, str, float]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """AF of one cell over images and seeds. `values` is (seeds, images)."""
+
+    key: Key
+    values: np.ndarray
+    seeds: tuple[int, ...]
+    marks: tuple[str, ...]
+    fingerprint: str
+    day: str
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of a run's mean: by the choice of the images, and by the seed."""
+        images = self.values.mean(0).std(ddof=1) / math.sqrt(self.values.shape[1])
+        seeds = self.values.mean(1).std(ddof=1) if len(self.seeds) > 1 else 0.0
+        return float(np.hypot(images, seeds))
+
+    @property
+    def threshold(self) -> float:
+        """Rounded away from the mean."""
+        return math.floor(100 * (self.mean - ERRORS * self.error)) / 100
+
+    @property
+    def no_gate(self) -> str:
+        """Why this cell gets no gate; empty if it gets one."""
+        if self.key[2].partition("(")[0] in CONTROLS:
+            return "a control"
+        if self.marks:
+            return ", ".join(self.marks)
+        return "" if self.threshold > 0 else f"not {ERRORS} standard errors above 0, which a random map has"
+
+    @property
+    def figures(self) -> str:
+        count, seeds = self.values.shape[1], ", ".join(map(str, self.seeds))
+        return (
+            f"mean {self.mean:.3f}, standard error {self.error:.3f}, {count} images, "
+            f"seed{'s' * (len(self.seeds) > 1)} {seeds}, weights {self.fingerprint[:12]}"
+        )
+
+    def toml(self) -> str:
+        """The gate as a table of gates.toml."""
+        lines = [f"{name} = {json.dumps(value)}" for name, value in zip(KEY, self.key, strict=True)]
+        reason = json.dumps(f"calibrated {self.day}: {self.figures}")
+        return "\n".join(
+            ["[[gate]]", *lines, f"min = {self.threshold:.2f}", 'beats = "random"', f"reason = {reason}", ""]
+        )
+
+
+def calibrate(results: Sequence[str | Path], gates: str | Path) -> list[Calibrated]:
+    """Write gates for the cells of `results`: each threshold lies 3 standard errors under the mean AF.
+
+    The error is that of images and, with results of several seeds, of seeds. No gate is written for the controls, for
+    cells with a mark (circular, saturated, unequal change), and where the threshold would not be above 0. What stands
+    in `gates` above the marker line stays, and so do calibrated gates of cells that were not measured anew.
+
+    Args:
+        results: results.json of complete runs; of one cell with the same weights on the same images.
+        gates: the file to write; if it is there, it must hold the marker line.
+
+    Returns:
+        All cells, those without a gate too.
+
+    Raises:
+        GatesError: results that cannot be read, are of an interrupted run, or do not fit together; a gates file without
+            the marker line.
+    """
+    cells = [combine(key, found) for key, found in measured(results).items()]
+    head, old = existing(Path(gates))
+    new = {cell.key: cell for cell in cells}
+    kept = [text for key, text in old if key not in new]
+    blocks = kept + [cell.toml() for cell in cells if not cell.no_gate]
+    text = "\n".join([f"{head}{MARKER}\n", *blocks])
+    tomllib.loads(text)  # what we write must be readable
+    replace_file(Path(gates), text)
+    read_gates(gates)
+    return cells
+
+
+def measured(results: Sequence[str | Path]) -> dict[Key, list[Mapping[str, Any]]]:
+    """The records of each cell that has an AF, from all files, each with the day of its file."""
+    found: dict[Key, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for path in results:
+        document = read_results(Path(path))
+        for record in document["cells"]:
+            if "cell" in record and not record["of_run"] and record["verdict"] == "error":
+                raise GatesError(f"{path}: {record['cell']} ended in an error: {record['error']}; mend that first")
+            if "cell" in record and not record["of_run"] and METRIC in record["scores"]:
+                key = (METRIC, record["model"], record["method"], record["perturbation"], record["fraction"])
+                found[key].append({**record, "path": path, "day": document["created"][:10]})
+    if not found:
+        raise GatesError(f"{', '.join(map(str, results))}: no cell with a score {METRIC!r}; run the suites first")
+    return found
+
+
+def read_results(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GatesError(f"results {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise GatesError(f"results {path} is no JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or "cells" not in document:
+        raise GatesError(f"results {path}: not a results.json of schema {SCHEMA}")
+    if not document["complete"]:
+        raise GatesError(f"results {path} is of an interrupted run; thresholds need a complete one")
+    return document
+
+
+def combine(key: Key, records: Sequence[Mapping[str, Any]]) -> Calibrated:
+    """One cell of all files: the same weights and images, a seed each."""
+    name, first = f"{key[1]}+{key[2]}+{key[3]}", records[0]["scores"][METRIC]
+    for record in records[1:]:
+        score = record["scores"][METRIC]
+        for what, mine, other in (
+            ("weights", first["provenance"]["fingerprint"], score["provenance"]["fingerprint"]),
+            ("images", (records[0]["data"], first["image_ids"]), (record["data"], score["image_ids"])),
+        ):
+            if mine != other:
+                raise GatesError(f"{name}: {records[0]['path']} and {record['path']} are of different {what}")
+    by_seed = {record["seed"]: record for record in records}
+    if len(by_seed) < len(records):
+        raise GatesError(f"{name}: two results have one seed ({', '.join(str(r['seed']) for r in records)})")
+    if len(first["values"]) < FEWEST:
+        raise GatesError(f"{name}: {len(first['values'])} images; a threshold needs at least {FEWEST}")
+    return Calibrated(
+        key=key,
+        values=np.array([record["scores"][METRIC]["values"] for record in by_seed.values()]),
+        seeds=tuple(by_seed),
+        marks=tuple(dict.fromkeys(mark.partition(" (")[0] for record in records for mark in record["marks"])),
+        fingerprint=first["provenance"]["fingerprint"],
+        day=max(record["day"] for record in records),
+    )
+
+
+def existing(path: Path) -> tuple[str, list[tuple[Key, str]]]:
+    """What is above the marker, and the calibrated gates below it; for a new file, the gates on the run and none."""
+    source = path if path.exists() else resources.suites() / "gates.toml"
+    if source == path:
+        read_gates(path)
+    head, marker, tail = source.read_text(encoding="utf-8").partition(MARKER)
+    if not marker:
+        raise GatesError(
+            f"gates file {path} has no marker line, so it is not clear what may be replaced; add this line at its end, "
+            f"or write to another file:\n{MARKER}"
+        )
+    if source != path:
+        return head, []
+    blocks = ["[[gate]]" + text.rstrip() + "\n" for text in tail.split("[[gate]]")[1:]]
+    tables = [tomllib.loads(block)["gate"][0] for block in blocks]
+    return head, [(tuple(table.get(name) for name in KEY), text) for table, text in zip(tables, blocks, strict=True)]
+
+
+def table(cells: Sequence[Calibrated]) -> list[str]:
+    """One line a cell: its figures, then its threshold or why it has none."""
+    named = [("+".join(map(str, cell.key[1:4])), cell) for cell in cells]
+    width = max(len(name) for name, _ in named)
+    return [
+        f"{name:{width}}  AF {cell.mean:+.3f}  standard error {cell.error:.3f}  "
+        + (f"no gate: {cell.no_gate}" if cell.no_gate else f"min = {cell.threshold:.2f}")
+        for name, cell in named
+    ]
