@@ -32,7 +32,7 @@ def measure(network: nn.Module, card: Card, mean_depth: Tensor, device: str = "c
     }
     found = {name: errors(prediction, truth) for name, prediction in predictions.items()}
     best = min(found["mean_map"]["rmse"], found["own_mean_map"]["rmse"])
-    return {**found, "ratio": found["network"]["rmse"] / best}
+    return {**found, "ratio": round(found["network"]["rmse"] / best, 4)}
 
 
 def errors(prediction: Tensor, truth: Tensor) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Train a bundled depth network on rendered rooms, and measure it on the 24 held-out ones.
 
     python training/train.py --model meter-xxs-scenes --out runs/meter
-    python training/train.py --model pixelformer-nano --out runs/nano --steps 16000
+    python training/train.py --model pixelformer-nano --out runs/nano --steps 22000
 
 An interrupted run goes on where it was when it is started again with the same arguments.
 """
@@ -36,6 +36,7 @@ DECAY = 0.998  # of the running mean of the weights, which is what is kept in th
 KEEP_EVERY = 500  # steps between checkpoints, and between looks at the scenes set aside
 ASIDE = 80  # one scene in so many is not trained on, to see how it goes; the held-out ones are looked at once
 COUNTED = 40  # batches from which the statistics of batch norms are counted
+DECISIVE = ("model", "scenes", "steps", "batch", "small", "rate", "seed")  # options that the weights depend on
 SMOKE = {"scenes": 100, "steps": 12, "batch": 4}
 
 
@@ -70,7 +71,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     averaged = train(network, subject.card, images, depths, options)
     save_weights(averaged, options.out / f"{options.model}.safetensors")
     metrics = measure(averaged, subject.card, depths.mean(0), options.device) | {
-        "training": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+        "training": {name: getattr(options, name) for name in DECISIVE}
     }
     replace(options.out / "metrics.json", lambda part: part.write_text(json.dumps(metrics, indent=2) + "\n"))
     return metrics
@@ -196,6 +197,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
     """Half precision: a quarter of a per mille in a weight is far below what training leaves to chance."""
     state = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
     replace(path, lambda part: save_file({k: v.contiguous() for k, v in state.items()}, part))
+    path.chmod(0o644)  # safetensors writes files that nobody else may read
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

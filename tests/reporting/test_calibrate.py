@@ -8,7 +8,7 @@ import pytest
 
 from xai_assert import cli, resources
 from xai_assert.errors import GatesError
-from xai_assert.gates import read_gates
+from xai_assert.gates import CellName, read_gates
 from xai_assert.reporting.calibrate import MARKER, calibrate
 
 VALUES = [0.4, 0.6] * 8  # mean .5, standard error of the mean (of 16) .1 / sqrt(15)
@@ -89,6 +89,19 @@ def test_hand_written_gates_and_other_cells_stay(results, tmp_path):
     assert [(gate.model, gate.bound.min) for gate in read_gates(path)] == [("*", 0.5), ("other", 0.1), ("net", 0.32)]
 
 
+def test_names_are_no_patterns_and_reasons_no_tables(results, tmp_path):
+    """A method whose parameter is a list, and a kept gate whose reason looks like a table."""
+    path = tmp_path / "gates.toml"
+    kept = '[[gate]]\nmetric = "af"\nmodel = "other"\nmin = 0.1\nreason = "as [[gate]] says"\n'
+    path.write_text(f"{MARKER}\n{kept}")
+    for _ in range(2):
+        calibrate([results(record(method="mine(levels=[1, 2])"))], path)
+    gates = read_gates(path)
+    assert gates[0].reason == "as [[gate]] says"
+    assert len(gates) == 2
+    assert gates[1].matches(CellName("net", "mine(levels=[1, 2])", "gaussian_noise", 0.05))
+
+
 def test_a_cell_that_lost_its_advantage_loses_its_gate(results, tmp_path):
     calibrate([results(record())], tmp_path / "gates.toml")
     calibrate([results(record([-v for v in VALUES]))], tmp_path / "gates.toml")
@@ -126,6 +139,7 @@ def test_results_that_do_not_fit_together(results, tmp_path, second, said):
         ([record()], {"schema": 99}, "not a results.json of schema 1"),
         ([record(verdict="error")], {}, r"net\+saliency\+gaussian_noise ended in an error: boom"),
         ([record(VALUES[:9])], {}, "9 images; a threshold needs at least 10"),
+        ([{"cell": "net+saliency+black"}], {}, r"results\.json: an entry lacks 'of_run'"),
         ([], {}, "no cell with a score 'af'; run the suites first"),
     ],
 )

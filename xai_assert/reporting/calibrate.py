@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import glob
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import numpy as np
 from xai_assert import resources
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.errors import GatesError
-from xai_assert.gates import read_gates
+from xai_assert.gates import Gate, read_gates
 from xai_assert.reporting.results import SCHEMA, replace_file
 
 ERRORS = 3  # standard errors between a threshold and the mean that it comes from
@@ -65,6 +67,12 @@ class Calibrated:
         return "" if self.threshold > 0 else f"not {ERRORS} standard errors above 0, which a random map has"
 
     @property
+    def patterns(self) -> Key:
+        """The key as a gate has it: names in which no character is a pattern's."""
+        metric, model, method, perturbation, fraction = self.key
+        return metric, glob.escape(model), glob.escape(method), glob.escape(perturbation), fraction
+
+    @property
     def figures(self) -> str:
         count, seeds = self.values.shape[1], ", ".join(map(str, self.seeds))
         return (
@@ -74,7 +82,7 @@ class Calibrated:
 
     def toml(self) -> str:
         """The gate as a table of gates.toml."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in zip(KEY, self.key, strict=True)]
+        lines = [f"{name} = {json.dumps(value)}" for name, value in zip(KEY, self.patterns, strict=True)]
         reason = json.dumps(f"calibrated {self.day}: {self.figures}")
         return "\n".join(
             ["[[gate]]", *lines, f"min = {self.threshold:.2f}", 'beats = "random"', f"reason = {reason}", ""]
@@ -99,10 +107,15 @@ def calibrate(results: Sequence[str | Path], gates: str | Path) -> list[Calibrat
         GatesError: results that cannot be read, are of an interrupted run, or do not fit together; a gates file without
             the marker line.
     """
-    cells = [combine(key, found) for key, found in measured(results).items()]
+    try:
+        cells = [combine(key, found) for key, found in measured(results).items()]
+    except KeyError as error:
+        raise GatesError(
+            f"results {', '.join(map(str, results))}: an entry lacks {error}; run the suites again"
+        ) from None
     head, old = existing(Path(gates))
-    new = {cell.key: cell for cell in cells}
-    kept = [text for key, text in old if key not in new]
+    replaced = {cell.patterns for cell in cells}
+    kept = [text for gate, text in old if tuple(getattr(gate, name) for name in KEY) not in replaced]
     blocks = kept + [cell.toml() for cell in cells if not cell.no_gate]
     text = "\n".join([f"{head}{MARKER}\n", *blocks])
     tomllib.loads(text)  # what we write must be readable
@@ -117,9 +130,11 @@ def measured(results: Sequence[str | Path]) -> dict[Key, list[Mapping[str, Any]]
     for path in results:
         document = read_results(Path(path))
         for record in document["cells"]:
-            if "cell" in record and not record["of_run"] and record["verdict"] == "error":
+            if "cell" not in record or record["of_run"]:
+                continue
+            if record["verdict"] == "error":
                 raise GatesError(f"{path}: {record['cell']} ended in an error: {record['error']}; mend that first")
-            if "cell" in record and not record["of_run"] and METRIC in record["scores"]:
+            if METRIC in record["scores"]:
                 key = (METRIC, record["model"], record["method"], record["perturbation"], record["fraction"])
                 found[key].append({**record, "path": path, "day": document["created"][:10]})
     if not found:
@@ -167,11 +182,9 @@ def combine(key: Key, records: Sequence[Mapping[str, Any]]) -> Calibrated:
     )
 
 
-def existing(path: Path) -> tuple[str, list[tuple[Key, str]]]:
+def existing(path: Path) -> tuple[str, list[tuple[Gate, str]]]:
     """What is above the marker, and the calibrated gates below it; for a new file, the gates on the run and none."""
     source = path if path.exists() else resources.suites() / "gates.toml"
-    if source == path:
-        read_gates(path)
     head, marker, tail = source.read_text(encoding="utf-8").partition(MARKER)
     if not marker:
         raise GatesError(
@@ -180,9 +193,9 @@ def existing(path: Path) -> tuple[str, list[tuple[Key, str]]]:
         )
     if source != path:
         return head, []
-    blocks = ["[[gate]]" + text.rstrip() + "\n" for text in tail.split("[[gate]]")[1:]]
-    tables = [tomllib.loads(block)["gate"][0] for block in blocks]
-    return head, [(tuple(table.get(name) for name in KEY), text) for table, text in zip(tables, blocks, strict=True)]
+    blocks = [block.rstrip() + "\n" for block in re.split(r"^(?=\[\[gate\]\])", tail, flags=re.MULTILINE)[1:]]
+    gates = read_gates(path)
+    return head, list(zip(gates[len(gates) - len(blocks) :], blocks, strict=True))
 
 
 def table(cells: Sequence[Calibrated]) -> list[str]:
