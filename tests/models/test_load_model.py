@@ -231,7 +231,12 @@ def test_weights_that_are_no_file():
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "right"), [("meter-xxs", "kitti", "meter-xxs-kitti"), ("meter-s-kitti", "nyu", "meter-s-nyu")]
+    ("name", "weights", "right"),
+    [
+        ("meter-xxs", "kitti", "meter-xxs-kitti"),
+        ("meter-s-kitti", "nyu", "meter-s-nyu"),
+        ("meter-xxs", "scenes", "meter-xxs-scenes"),
+    ],
 )
 def test_published_weights_of_the_other_data(name, weights, right):
     with pytest.raises(xa.CheckpointError, match=f"has no weights '{weights}'; they belong to '{right}': load that"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from xai_assert import registry
 from xai_assert.errors import CheckpointError
 from xai_assert.models.builders import register_model
 from xai_assert.models.checkpoints import load_checkpoint
@@ -64,7 +65,8 @@ def meter(size: str, data: str, weights: str | os.PathLike[str] | None = None) -
     if weights is None:
         seed = torch.initial_seed()
         return _subject(network, data, f"{name}-random", f"random(seed={seed})")
-    path = _published(size, data, str(weights)) if weights in METER_CARDS else Path(weights)
+    named = f"meter-{size}-{weights}" in registry.models.names()
+    path = _published(size, data, str(weights)) if named else Path(weights)
     variants = {f"meter-{other}": functools.partial(Meter, other) for other in SIZES}
     load_checkpoint(network, path, name=name, variants=variants, published=METER_SHA256)
     return _subject(network, data, name, path.name)
