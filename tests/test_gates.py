@@ -117,6 +117,7 @@ def test_a_gate_that_matches_nothing_is_an_error(patterns, text):
 def test_what_the_user_narrowed_need_not_match_but_must_exist():
     known = {"method": ["saliency", "edges"]}
     check_gates_match([Gate("af", Bound(min=0), method="edges")], [CELL], narrowed=known, path="")
+    check_gates_match([Gate("af", Bound(min=0), method="edges(width=3)")], [CELL], narrowed=known, path="")
     with pytest.raises(xa.GatesError, match="unknown method 'egdes'"):
         check_gates_match([Gate("af", Bound(min=0), method="egdes")], [CELL], narrowed=known, path="")
 

@@ -32,7 +32,7 @@ def trained(script, folder, model="pixelformer-nano"):
     """A run on noise; what becomes of the weights."""
     folder.mkdir(exist_ok=True)
     options = argparse.Namespace(
-        model=model, out=folder, steps=STEPS, batch=2, small=0.0, rate=1e-3, seed=0, device="cpu"
+        model=model, out=folder, scenes=9, steps=STEPS, batch=2, small=0.0, rate=1e-3, seed=0, device="cpu"
     )
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (9, 3, 64, 64), generator=random).to(torch.uint8)
@@ -66,8 +66,32 @@ def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch, 
 
 def test_the_folder_of_another_run_is_refused(script, tmp_path):
     trained(script, tmp_path)
-    with pytest.raises(SystemExit, match="holds a run of pixelformer-nano; give meter-xxs-scenes another folder"):
+    with pytest.raises(
+        SystemExit, match="holds a run with --model pixelformer-nano, not meter-xxs-scenes; go on with that"
+    ):
         trained(script, tmp_path, "meter-xxs-scenes")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "depth_loss", lambda depth, truth: depth.sum() * torch.nan)
+    with pytest.raises(SystemExit, match="the loss of step 0 is nan; a smaller --rate may help"):
+        trained(script, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--steps", "0"], "--steps must be at least 1, not 0"),
+        (["--batch", "9", "--scenes", "9"], "--scenes 9 must be more than --batch 9"),
+        (["--rate", "nan"], "--rate must be a number above 0, not nan"),
+        (["--model", "resnet"], "invalid choice: 'resnet'"),
+    ],
+)
+def test_arguments_that_make_no_sense(script, tmp_path, monkeypatch, capsys, given, said):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--out", str(tmp_path), *given])
+    with pytest.raises(SystemExit):
+        script.arguments()
+    assert said in capsys.readouterr().err
 
 
 def test_learning_makes_the_loss_smaller(script):

@@ -58,6 +58,13 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.smoke:
         vars(options).update(SMOKE)
+    for name in ("steps", "batch", "workers", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
+    if options.batch >= options.scenes:
+        parser.error(f"--scenes {options.scenes} must be more than --batch {options.batch}")
+    if not 0 < options.rate < math.inf:
+        parser.error(f"--rate must be a number above 0, not {options.rate}")
     return options
 
 
@@ -89,8 +96,12 @@ def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, option
     first = 0
     if checkpoint.exists():
         kept = torch.load(checkpoint, map_location=options.device, weights_only=True)
-        if kept["model"] != options.model:
-            raise SystemExit(f"--out {options.out} holds a run of {kept['model']}; give {options.model} another folder")
+        for name in DECISIVE:
+            if kept[name] != getattr(options, name):
+                raise SystemExit(
+                    f"--out {options.out} holds a run with --{name} {kept[name]}, not {getattr(options, name)}; "
+                    "go on with that, or give another folder"
+                )
         for name, part in parts.items():
             part.load_state_dict(kept[name])
         first = kept["step"]
@@ -105,6 +116,8 @@ def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, option
         with torch.autocast(options.device, torch.bfloat16):
             output = network.train()(normalised(x, card))
         loss = depth_loss(output.float()[:, 0], truth)
+        if not loss.isfinite():
+            raise SystemExit(f"the loss of step {step} is {loss.item()}; a smaller --rate may help")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -114,8 +127,8 @@ def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, option
         if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
             state = {name: part.state_dict() for name, part in parts.items()} | {
                 "step": step + 1,
-                "model": options.model,
             }
+            state |= {name: getattr(options, name) for name in DECISIVE}
             replace(checkpoint, lambda part, state=state: torch.save(state, part))
             count_again(averaged.module, card, images[:trained], options)
             found = look(averaged.module, card, images[trained:], depths[trained:], options.device)

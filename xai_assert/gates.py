@@ -79,10 +79,19 @@ def read_gates(path: str | Path) -> list[Gate]:
         GatesError: the file cannot be read, a key is unknown, a value is impossible, or a gate has no bound.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise GatesError(f"gates file {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise GatesError(f"gates file {path} is not TOML: {error}") from None
+    return parse_gates(text, path)
+
+
+def parse_gates(text: str, path: str | Path) -> list[Gate]:
+    """The gates of a file's text; `path` is for errors, which are those of `read_gates`."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise GatesError(f"gates file {path} is not TOML: {error}") from None
     tables = content.get("gate")
     if set(content) != {"gate"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
@@ -141,7 +150,8 @@ def check_gates_match(
     for gate in gates:
         loose: dict[str, Any] = {"fraction": None} if "fraction" in narrowed else {}
         for name in PATTERNS:
-            if any(fnmatch.fnmatchcase(known, getattr(gate, name)) for known in narrowed.get(name, ())):
+            pattern = getattr(gate, name).partition("(")[0]  # names are known without parameters
+            if any(fnmatch.fnmatchcase(known, pattern) for known in narrowed.get(name, ())):
                 loose[name] = "*"
         wide = dataclasses.replace(gate, **loose)
         if not any(wide.matches(cell) for cell in cells):

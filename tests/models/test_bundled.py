@@ -88,6 +88,12 @@ def test_weights_of_ones_own_in_half_precision(name, tmp_path):
         torch.testing.assert_close(value, state[key].to(value.dtype), rtol=0, atol=0)
 
 
+def test_meters_of_one_shape_are_told_apart():
+    """The same 713,464 numbers fit the network for NYU, whose unit is the centimetre."""
+    with pytest.raises(CheckpointError, match="is the published file of meter-xxs-scenes, not of meter-xxs-nyu"):
+        load("meter-xxs-nyu", bundled_weights("meter-xxs-scenes"))
+
+
 def test_weights_that_are_missing_are_asked_for(name, tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no weights file .*none\.safetensors"):
         load(name, tmp_path / "none.safetensors")

@@ -9,8 +9,9 @@ from xai_assert.testing.progress import Progress
 
 
 class Reporter:
-    def __init__(self, isatty):
-        self.isatty, self.said = isatty, []
+    def __init__(self, isatty, verbosity=0, width=80):
+        self.isatty, self.verbosity, self.said = isatty, verbosity, []
+        self._tw = types.SimpleNamespace(fullwidth=width)
 
     def ensure_newline(self):
         pass
@@ -66,6 +67,14 @@ def test_a_log_gets_a_line_now_and_then(clock):
 @pytest.mark.parametrize("isatty", [True, False])
 def test_what_is_quick_says_nothing(clock, isatty):
     assert told(Reporter(isatty), clock, 0.2) == []
+
+
+def test_quiet_is_quiet(clock):
+    assert told(Reporter(isatty=True, verbosity=-1), clock, 20.0) == []
+
+
+def test_a_narrow_terminal_gets_one_line(clock):
+    assert told(Reporter(isatty=True, width=21), clock, 2.0)[0] == "net ig: 6 of 24 imag"
 
 
 def test_in_a_worker_nobody_listens(clock):

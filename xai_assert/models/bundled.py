@@ -14,6 +14,7 @@ from torch import nn
 from xai_assert.models import meter, pixelformer
 from xai_assert.models.builders import register_model
 from xai_assert.models.checkpoints import load_checkpoint
+from xai_assert.models.published import METER_SHA256
 from xai_assert.resources import fixtures
 from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Card, Subject
 from xai_assert.tasks import Depth
@@ -58,7 +59,7 @@ def bundled(name: str, weights: str | os.PathLike[str] | None = None) -> Subject
         random = f"random(seed={torch.initial_seed()})"
         return Subject(network, dataclasses.replace(card, name=f"{name}-random", weights=random))
     path = bundled_weights(name) if weights == WEIGHTS else Path(weights)
-    load_checkpoint(network, path, name=name, variants=sizes)
+    load_checkpoint(network, path, name=name, variants=sizes, published=METER_SHA256)
     return Subject(network, dataclasses.replace(card, name=name, weights=path.name))
 
 

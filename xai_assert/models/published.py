@@ -25,6 +25,7 @@ METER_URL = "https://github.com/lorenzopapa5/METER/raw/main/models"
 METER_SHA256 = {
     "meter-xxs-nyu": "327cddf3bfc85f4a13b8d18d2f13d8e40cdeb022ea397995c409ef1569bcbb53",
     "meter-xxs-kitti": "e55544ae36f9ad74237017fd5f8e761db4b258dbed44623c71ce305d44488bea",
+    "meter-xxs-scenes": "df56d0d9e86244a57cd44d30553a722100be81f8d5ac15e736181aa5b616959d",  # it comes with the project
 }
 METER_CARDS = {
     "nyu": Card(

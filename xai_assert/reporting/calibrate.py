@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import glob
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from xai_assert import resources
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.errors import GatesError
-from xai_assert.gates import Gate, read_gates
+from xai_assert.gates import Gate, parse_gates
 from xai_assert.reporting.results import SCHEMA, replace_file
 
 ERRORS = 3  # standard errors between a threshold and the mean that it comes from
@@ -38,8 +38,10 @@ class Calibrated:
     values: np.ndarray
     seeds: tuple[int, ...]
     marks: tuple[str, ...]
+    weights: str
     fingerprint: str
     day: str
+    before: float | None = None  # the threshold so far
 
     @property
     def mean(self) -> float:
@@ -62,6 +64,8 @@ class Calibrated:
         """Why this cell gets no gate; empty if it gets one."""
         if self.key[2].partition("(")[0] in CONTROLS:
             return "a control"
+        if self.weights.startswith("random"):
+            return "random weights"
         if self.marks:
             return ", ".join(self.marks)
         return "" if self.threshold > 0 else f"not {ERRORS} standard errors above 0, which a random map has"
@@ -82,8 +86,10 @@ class Calibrated:
 
     def toml(self) -> str:
         """The gate as a table of gates.toml."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in zip(KEY, self.patterns, strict=True)]
-        reason = json.dumps(f"calibrated {self.day}: {self.figures}")
+        lines = [
+            f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in zip(KEY, self.patterns, strict=True)
+        ]
+        reason = json.dumps(f"calibrated {self.day}: {self.figures}", ensure_ascii=False)
         return "\n".join(
             ["[[gate]]", *lines, f"min = {self.threshold:.2f}", 'beats = "random"', f"reason = {reason}", ""]
         )
@@ -109,18 +115,23 @@ def calibrate(results: Sequence[str | Path], gates: str | Path) -> list[Calibrat
     """
     try:
         cells = [combine(key, found) for key, found in measured(results).items()]
+    except GatesError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise GatesError(f"results {', '.join(map(str, results))}: not as the suites write them ({error})") from None
     except KeyError as error:
         raise GatesError(
             f"results {', '.join(map(str, results))}: an entry lacks {error}; run the suites again"
         ) from None
     head, old = existing(Path(gates))
-    replaced = {cell.patterns for cell in cells}
+    before = {tuple(getattr(gate, name) for name in KEY): gate.bound.min for gate, _ in old if gate.expect == "pass"}
+    cells = [dataclasses.replace(cell, before=before.get(cell.patterns)) for cell in cells]
+    replaced = {cell.patterns for cell in cells} & set(before)
     kept = [text for gate, text in old if tuple(getattr(gate, name) for name in KEY) not in replaced]
-    blocks = kept + [cell.toml() for cell in cells if not cell.no_gate]
-    text = "\n".join([f"{head}{MARKER}\n", *blocks])
-    tomllib.loads(text)  # what we write must be readable
-    replace_file(Path(gates), text)
-    read_gates(gates)
+    waivers = [text for gate, text in old if gate.expect == "fail" and text not in kept]
+    text = "\n".join([head, *kept, *waivers, *(cell.toml() for cell in cells if not cell.no_gate)])
+    parse_gates(text, gates)  # before the old file is touched
+    replace_file(Path(gates).resolve(), text)
     return cells
 
 
@@ -169,41 +180,60 @@ def combine(key: Key, records: Sequence[Mapping[str, Any]]) -> Calibrated:
                 raise GatesError(f"{name}: {records[0]['path']} and {record['path']} are of different {what}")
     by_seed = {record["seed"]: record for record in records}
     if len(by_seed) < len(records):
-        raise GatesError(f"{name}: two results have one seed ({', '.join(str(r['seed']) for r in records)})")
+        seeds = ", ".join(f"{record['seed']} in {record['path']}" for record in records)
+        raise GatesError(f"{name}: two results have one seed ({seeds}); give each run once, with its own --xai-seed")
+    values = np.array([record["scores"][METRIC]["values"] for record in by_seed.values()], float)
+    if not (np.abs(values) <= 1).all():
+        raise GatesError(f"{name}: an AF lies between -1 and 1; {records[0]['path']} or another file holds others")
     if len(first["values"]) < FEWEST:
         raise GatesError(f"{name}: {len(first['values'])} images; a threshold needs at least {FEWEST}")
     return Calibrated(
         key=key,
-        values=np.array([record["scores"][METRIC]["values"] for record in by_seed.values()]),
+        values=values,
         seeds=tuple(by_seed),
         marks=tuple(dict.fromkeys(mark.partition(" (")[0] for record in records for mark in record["marks"])),
+        weights=first["provenance"]["weights"],
         fingerprint=first["provenance"]["fingerprint"],
         day=max(record["day"] for record in records),
     )
 
 
 def existing(path: Path) -> tuple[str, list[tuple[Gate, str]]]:
-    """What is above the marker, and the calibrated gates below it; for a new file, the gates on the run and none."""
+    """The file down to the marker, and the gates below it; of a file that is not there, ours without its gates."""
     source = path if path.exists() else resources.suites() / "gates.toml"
-    head, marker, tail = source.read_text(encoding="utf-8").partition(MARKER)
-    if not marker:
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GatesError(f"gates file {path}: {error}") from None
+    lines = text.splitlines(keepends=True)
+    marked = [number for number, line in enumerate(lines, 1) if line.strip() == MARKER]
+    if not marked:
         raise GatesError(
             f"gates file {path} has no marker line, so it is not clear what may be replaced; add this line at its end, "
             f"or write to another file:\n{MARKER}"
         )
+    head, *blocks = re.split(r"^(?=\[\[gate\]\])", "".join(lines[marked[-1] :]), flags=re.MULTILINE)
+    head = "".join(lines[: marked[-1]]) + head.rstrip("\n") + "\n"
     if source != path:
-        return head, []
-    blocks = [block.rstrip() + "\n" for block in re.split(r"^(?=\[\[gate\]\])", tail, flags=re.MULTILINE)[1:]]
-    gates = read_gates(path)
-    return head, list(zip(gates[len(gates) - len(blocks) :], blocks, strict=True))
+        return "".join(lines[: marked[-1]]), []
+    above, gates = parsed(head, path), parsed(text, path)
+    if len(above) + len(blocks) != len(gates):
+        raise GatesError(f"gates file {path}: below the marker line, write [[gate]] at the start of a line of its own")
+    return head, list(zip(gates[len(above) :], (block.rstrip() + "\n" for block in blocks), strict=True))
+
+
+def parsed(text: str, path: Path) -> list[Gate]:
+    """The gates in a text, which may be none yet."""
+    return parse_gates(text, path) if re.search(r"^\s*\[", text, flags=re.MULTILINE) else []
 
 
 def table(cells: Sequence[Calibrated]) -> list[str]:
     """One line a cell: its figures, then its threshold or why it has none."""
-    named = [("+".join(map(str, cell.key[1:4])), cell) for cell in cells]
+    named = [("+".join(map(str, cell.key[1:4])) + f" {100 * cell.key[4]:g}%", cell) for cell in cells]
     width = max(len(name) for name, _ in named)
     return [
         f"{name:{width}}  AF {cell.mean:+.3f}  standard error {cell.error:.3f}  "
         + (f"no gate: {cell.no_gate}" if cell.no_gate else f"min = {cell.threshold:.2f}")
+        + ("" if cell.before is None else f" (was {cell.before:.2f})")
         for name, cell in named
     ]

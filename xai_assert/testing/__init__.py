@@ -31,7 +31,7 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "many",
         None,
         "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the two networks "
-        "that come with the project",
+        "that come with the project (the fixture xai_model: the first)",
     ),
     "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
     "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),

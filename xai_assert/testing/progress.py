@@ -25,14 +25,14 @@ class Progress:
         if done == 0:
             self._started = self._said = now
         elapsed = now - self._started
-        if self._reporter is None or elapsed < PATIENCE:
+        if self._reporter is None or self._reporter.verbosity < 0 or elapsed < PATIENCE:
             return
         left = f", about {elapsed * (total - done) / done:.0f} s to go" if 0 < done < total else ""
         text = f"{what}: {done} of {total} images, {elapsed:.0f} s{left}"
         with self._capture.global_and_fixture_disabled() if self._capture else nullcontext():
             if self._reporter.isatty:
                 self._reporter.ensure_newline()
-                self._reporter.rewrite(text, erase=True)
+                self._reporter.rewrite(text[: self._reporter._tw.fullwidth - 1], erase=True)
             elif now - self._said >= EVERY:
                 self._said = now
                 self._reporter.write_line(text)
