@@ -148,21 +148,19 @@ class XaiSession:
         self._narrowed.update(narrowed)
 
     def check_gates(self) -> None:
-        """Every gate must judge a cell of this run, but for what the user narrowed and for registered models."""
+        """Every gate must judge a cell of this run, but for what the user narrowed and for our own file's models."""
         single = any("::" in argument for argument in self.config.args)
         if not self._params or single:  # other gates are judged elsewhere; this is how a failure is run again
             return
         names = {"method": registry.methods.names(), "perturbation": registry.perturbations.names(), "fraction": []}
         narrowed = {n: known for n, known in names.items() if n in self._narrowed or option(self.config, n)}
-        narrowed["model"] = registry.models.names()  # a file may be for several models, one of which runs
+        ours = not option(self.config, "gates")
+        if ours:
+            narrowed["model"] = registry.models.names()
         cells = [param.name for param in self._params]
         self._usage(lambda: check_gates_match(self.gates, cells, narrowed=narrowed, path=self.gates_path))
         for gate in self.gates:
-            if (
-                option(self.config, "gates")
-                and any(map(gate.matches, cells))
-                and not any(gate in param.gates for param in self._params)
-            ):
+            if not ours and any(map(gate.matches, cells)) and not any(gate in param.gates for param in self._params):
                 raise pytest.UsageError(
                     f"xai-assert: gates file {self.gates_path}: {gate} is judged by no test of this run; add one "
                     f"with @xa.parametrize_with_gates(metrics=[{gate.metric!r}]), or run the suites"
