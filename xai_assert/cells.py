@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai_assert.metrics import faithfulness, fidelity
 from xai_assert.metrics.faithfulness import GROUPS, Mode
-from xai_assert.metrics.fidelity import check_choice
+from xai_assert.metrics.fidelity import Seen, check_choice
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.perturbations import Perturbation, pixel_count
 
@@ -33,8 +33,8 @@ class FidelityCell:
     def check(self, size: tuple[int, int]) -> None:
         pixel_count(self.fraction, size)
 
-    def measure(self, batch: Prepared, field: Tensor) -> Measured:
-        return fidelity.measure(batch, field, self.fraction)
+    def measure(self, batch: Prepared, field: Tensor, seen: list[Seen] | None = None) -> Measured:
+        return fidelity.measure(batch, field, self.fraction, seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class FaithfulnessCell:
         if self.groups > size[0] * size[1]:
             raise ValueError(f"groups={self.groups} is more than the {size[0]}x{size[1]} pixels of an image")
 
-    def measure(self, batch: Prepared, field: Tensor) -> Measured:
+    def measure(self, batch: Prepared, field: Tensor, seen: list[Seen] | None = None) -> Measured:
         return faithfulness.measure(batch, field, self.groups, self.mode)
 
 

@@ -16,10 +16,12 @@ from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
 from xai_assert.datasets import scenes
+from xai_assert.evidence import Evidence, Keep, Keeper
 from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
-from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, check_rules, sign_agreement
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, Seen, check_rules, sign_agreement
 from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
-from xai_assert.perturbations import Perturbation, perturbation, warn_of_ties
+from xai_assert.perturbations import Perturbation, warn_of_ties
+from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
 from xai_assert.randomness import ImageId
@@ -94,6 +96,7 @@ class Evaluation:
         self.seed = seed
         self.passes = Passes()
         self.progress: Callable[[str, int, int], None] = lambda what, done, total: None  # told after each batch
+        self.keep: Keep = "none"  # of which images what they were shown is kept, for pictures
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
@@ -101,6 +104,7 @@ class Evaluation:
         self._ids: tuple[ImageId, ...] = ()
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
+        self._keepers: dict[Any, Keeper] = {}
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.subject.name} on {len(self.source)} images, seed {self.seed}>"
@@ -173,6 +177,12 @@ class Evaluation:
         each = Passes(1 + forward + sum(cell.forwards for cell in cells), gradient + len(attacks))
         return Passes(each.forward * len(self.source), each.gradient * len(self.source))
 
+    def evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Evidence]:
+        """What was kept (`keep`) while a fidelity cell was measured, the worst image first."""
+        cell = FidelityCell(as_perturbation(perturbation), fraction)
+        keeper = self._keepers.get(as_method(method).key)
+        return keeper.of(cell.key) if keeper else []
+
     @property
     def image_ids(self) -> tuple[ImageId, ...]:
         """The ids of the images, once a score was measured."""
@@ -215,6 +225,8 @@ class Evaluation:
         parts: dict[Any, list[Measured]] = {cell.key: [] for cell in cells}
         failed: dict[Any, Failure] = {}
         ids: list[ImageId] = []
+        if self.keep != "none":
+            self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card))
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
@@ -288,12 +300,16 @@ class Evaluation:
         cell.check((prepared.images.shape[2], prepared.images.shape[3]))
         if isinstance(cell, FidelityCell):
             warn_of_ties(prepared.heatmap, prepared.ranking, cell.fraction, method)
-        measured = cell.measure(prepared, field)
+        seen: list[Seen] = []
+        measured = cell.measure(prepared, field, seen if method.key in self._keepers else None)
         if isinstance(cell, FidelityCell) and cell.perturbation.single_step and method.gradient:
             measured["sign_agreement"] = sign_agreement(prepared.attribution, field - prepared.images)
         columns = torch.stack([column.double() for column in measured.values()]).cpu()  # the one synchronisation
         check_finite(columns.T, prepared.image_ids, self.subject, f" perturbed by {cell.perturbation}")
-        return dict(zip(measured, columns, strict=True))
+        found = dict(zip(measured, columns, strict=True))
+        if seen:
+            self._keepers[method.key].look(cell.key, prepared, seen, found)
+        return found
 
     def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
         card = self.subject.card
@@ -309,8 +325,3 @@ class Evaluation:
             "device": device,
             "versions": versions(),
         }
-
-
-def as_perturbation(what: str | Perturbation) -> Perturbation:
-    """A perturbation by name or as it is."""
-    return what if isinstance(what, Perturbation) else perturbation(what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,14 +30,27 @@ def fidelity(relevant: Tensor, irrelevant: Tensor) -> Tensor:
     return torch.where(total > 0, (relevant - irrelevant) / total.where(total > 0, torch.ones_like(total)), 0.0)
 
 
-def measure(batch: Prepared, field: Tensor, fraction: float) -> Measured:
-    """Perturb R, then I: two forward passes an image. `field` (B, C, H, W) is the whole picture perturbed."""
+class Seen(NamedTuple):
+    """One side of a batch: R or I (B, 1, H, W), the pictures it was perturbed in, and what was predicted on them."""
+
+    mask: Tensor
+    perturbed: Tensor
+    prediction: Tensor
+
+
+def measure(batch: Prepared, field: Tensor, fraction: float, seen: list[Seen] | None = None) -> Measured:
+    """Perturb R, then I: two forward passes an image. `field` (B, C, H, W) is the whole picture perturbed.
+
+    What the network was shown is left in `seen`, for those who want to look.
+    """
     measured: Measured = {"floor": batch.floor, "spread": batch.task.spread(batch.clean)}
     if batch.truth is not None:
         measured["clean_error"] = batch.task.truth_error(batch.clean, batch.truth)
     for side, mask in zip(("relevant", "irrelevant"), batch.ranking.masks(fraction), strict=True):
         perturbed = torch.where(mask, field, batch.images)
         prediction = batch.predict(perturbed)
+        if seen is not None:
+            seen.append(Seen(mask, perturbed, prediction))
         measured[f"{side}_error"] = batch.task.error(prediction, batch.clean)
         if batch.truth is not None:
             measured[f"{side}_truth_error"] = batch.task.truth_error(prediction, batch.truth)
@@ -46,6 +59,19 @@ def measure(batch: Prepared, field: Tensor, fraction: float) -> Measured:
         measured[f"{side}_change"] = change.flatten(1).sum(1) / (selected * change.shape[1])
         measured[f"{side}_unchanged"] = (mask & (change == 0).all(1, keepdim=True)).flatten(1).sum(1)
     return measured
+
+
+def errors(measured: Measured, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
+    """rel, irr, and whether the prediction moved at all, (B,) each; an error that is rounding counts as 0."""
+    truth = reference == "ground_truth"
+    if truth and "clean_error" not in measured:
+        raise ValueError("reference='ground_truth' needs ground_truth=, or a data set that has it")
+    changes = [measured["relevant_error"], measured["irrelevant_error"]]
+    responsive = (changes[0] > measured["floor"]) | (changes[1] > measured["floor"])
+    if truth:
+        return measured["relevant_truth_error"], measured["irrelevant_truth_error"], responsive
+    relevant, irrelevant = (e.where(e > measured["floor"], torch.zeros_like(e)) for e in changes)
+    return relevant, irrelevant, responsive
 
 
 def sign_agreement(attribution: Tensor, step: Tensor) -> Tensor:
@@ -99,18 +125,9 @@ class FidelityScore(Score):
     ) -> FidelityScore:
         """From what `measure` returned for all images. See `xa.attribution_fidelity` for the arguments."""
         check_rules(reference, aggregate, asr)
-        truth = reference == "ground_truth"
-        if truth and "clean_error" not in measured:
-            raise ValueError("reference='ground_truth' needs ground_truth=, or a data set that has it")
-        names = [f"{side}_truth_error" if truth else f"{side}_error" for side in ("relevant", "irrelevant")]
-        relevant, irrelevant = (measured[name] for name in names)
-        changes = [measured["relevant_error"], measured["irrelevant_error"]]
-        responsive = (changes[0] > measured["floor"]) | (changes[1] > measured["floor"])
-        if not truth:
-            relevant, irrelevant = (e.where(e > measured["floor"], torch.zeros_like(e)) for e in changes)
-        values = torch.where(responsive, fidelity(relevant, irrelevant), 0.0)
+        relevant, irrelevant, responsive = errors(measured, reference)
         return cls(
-            values,
+            torch.where(responsive, fidelity(relevant, irrelevant), 0.0),
             image_ids,
             metric="af",
             unit=None,

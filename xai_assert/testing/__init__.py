@@ -45,7 +45,17 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "depth-scale": ("one", "1000", "stored depth values per metre in PNG files: 1000 = millimetres, 256 = KITTI"),
     "images": ("one", None, "use the first N images of the data"),
     "seed": ("one", "0", "seed of everything drawn at random"),
-    "report": ("one", None, "folder for results.json (default: xai-report under the root, once a gate has run)"),
+    "report": (
+        "one",
+        None,
+        "folder for results.json and report.html (default: xai-report under the root, once a gate has run)",
+    ),
+    "report-images": (
+        "one",
+        "worst",
+        "pictures in the report: none, worst (the worst and the best image of each cell) or all; pictures of the data "
+        "then lie in the report folder",
+    ),
     "gates": ("one", None, "gates.toml with the thresholds (default: the one of the suites)"),
 }
 
@@ -152,6 +162,22 @@ def gate(request: pytest.FixtureRequest, xai_model: Subject, xai_images: Images)
         if not hasattr(request, "param"):
             raise pytest.UsageError("the fixture `gate` goes with @xa.parametrize_with_gates(...)")
         return session_of(request.config).gate(request.param, xai_model, xai_images)
+
+
+@pytest.fixture
+def heatmap_snapshot(snapshot: Any) -> Any:
+    """Syrupy's `snapshot`, for heatmaps: give it to `xa.assert_heatmap_matches`."""
+    from xai_assert.testing.snapshots import HeatmapExtension
+
+    return snapshot.use_extension(HeatmapExtension)
+
+
+@pytest.fixture
+def attribution_benchmark(benchmark: Any) -> Any:
+    """pytest-benchmark's `benchmark`, for attributions: `attribution_benchmark(subject, method, images)`."""
+    from xai_assert.testing.benchmark import AttributionBenchmark
+
+    return AttributionBenchmark(benchmark)
 
 
 @contextmanager
