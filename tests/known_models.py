@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap
+from xai_assert.known_models import Blind, Corner, Pixelwise, Squares  # noqa: F401  (tests take all from here)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -26,41 +27,6 @@ def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
         elif name.endswith("bias"):
             parameter.data.zero_()
     return module
-
-
-class Pixelwise(nn.Module):
-    """f(x)_i = sum_c w_ci x_ci, (B, 1, H, W): each pixel of the depth depends on that pixel of the image alone.
-
-    With the mean as target its gradient is w / HW, its integrated gradients from b are w (x - b) / HW, and the RMSE
-    after a change d is sqrt(mean_i (sum_c w_ci d_ci)^2), so the relevance of a pixel is worked out on paper.
-    """
-
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights.clone())  # (C, H, W)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images * self.weights.to(images)).sum(1, keepdim=True)
-
-
-class Corner(nn.Module):
-    """The mean colour of the top-left quarter, (B, 1, ceil(H/2), ceil(W/2)); it never looks elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(2.0))
-
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        corner = images[..., : -(-height // 2), : -(-width // 2)]
-        return self.scale.to(images) * corner.mean(1, keepdim=True)
-
-
-class Blind(nn.Module):
-    """Ones (B, 1, H, W), whatever it is shown; no gradient leads back to the image."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.ones_like(images[:, :1])
 
 
 class SignedSum(nn.Module):
@@ -230,17 +196,6 @@ class SquareRoot(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.sqrt().mean(1, keepdim=True)
-
-
-class Squares(nn.Module):
-    """sum_c (w_ci x_ci)^2, (B, 1, H, W): a `Pixelwise` model whose gradient depends on the image."""
-
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights.clone())  # (C, H, W)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images * self.weights.to(images)).square().sum(1, keepdim=True)
 
 
 class CountingAttentive(Counting):

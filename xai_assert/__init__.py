@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xai_assert import datasets as datasets
+    from xai_assert import known_models as known_models
     from xai_assert import registry as registry
+    from xai_assert import strategies as strategies
     from xai_assert import tasks as tasks
     from xai_assert.accuracy import depth_metrics as depth_metrics
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
@@ -42,8 +44,11 @@ if TYPE_CHECKING:
     from xai_assert.perturbations import Perturbation as Perturbation
     from xai_assert.perturbations import perturbation as perturbation
     from xai_assert.perturbations import register_perturbation as register_perturbation
+    from xai_assert.reporting.baseline import assert_no_regression as assert_no_regression
+    from xai_assert.reporting.baseline import compare as compare
     from xai_assert.scores import attribution_fidelity as attribution_fidelity
     from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
+    from xai_assert.snapshots import assert_heatmap_matches as assert_heatmap_matches
     from xai_assert.subject import Card as Card
     from xai_assert.subject import Subject as Subject
     from xai_assert.subject import describe as describe
@@ -70,12 +75,14 @@ _HOMES = {
     "named_metrics": ("register_metric",),
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
+    "reporting.baseline": ("assert_no_regression", "compare"),
     "scores": ("attribution_fidelity", "faithfulness_estimate"),
+    "snapshots": ("assert_heatmap_matches",),
     "subject": ("Card", "Subject", "describe"),
     "tasks": ("Task",),
     "testing.gates": ("parametrize_with_gates",),
 }
-_PACKAGES = ("datasets", "registry", "tasks")
+_PACKAGES = ("datasets", "known_models", "registry", "strategies", "tasks")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, *_PACKAGES])  # a test checks it against the block above
@@ -84,6 +91,18 @@ __all__ = sorted([*_HOME_OF, *_PACKAGES])  # a test checks it against the block 
 # The running test, set by the pytest plugin and read by xai_assert.reporting.record, which knows nothing of pytest. It
 # stands here because an unrelated pytest run imports this module and the plugin, and nothing else of ours.
 _running_test: ContextVar[Any] = ContextVar("xai_assert_running_test", default=None)
+
+
+def _register_hypothesis_profile() -> None:
+    """Make the Hypothesis profile "xai" known, for `--hypothesis-profile=xai`; nothing of ours loads it.
+
+    The entry-point group `hypothesis` calls this whenever Hypothesis is imported, also in unrelated runs. Without the
+    phase `explain`, which runs the model many times more.
+    """
+    from hypothesis import Phase, settings
+
+    phases = tuple(phase for phase in Phase if phase is not Phase.explain)
+    settings.register_profile("xai", deadline=None, max_examples=25, phases=phases, print_blob=True)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
 
 from xai_assert.batching import Samples
 from xai_assert.evaluation import Evaluation, EvaluationOptions
+from xai_assert.evidence import Evidence
 from xai_assert.explain import Control, explain
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.faithfulness import GROUPS, Mode
@@ -63,6 +65,7 @@ def assert_attribution_fidelity(
     __tracebackhide__ = True
     bound = Bound(min_af, max_af, confidence, beats, label="_af")
     evaluation = as_evaluation(subject, images, options)
+    evaluation.keep = record.pictures_wanted(evaluation.keep)
     measure = functools.partial(
         attribution_fidelity,
         evaluation,
@@ -73,7 +76,8 @@ def assert_attribution_fidelity(
         asr=asr,
     )
     score = measure(method)
-    settle(score, bound, evaluation, control=lambda: measure("random"))
+    seen = evaluation.evidence(method, perturbation, fraction)
+    settle(score, bound, evaluation, control=lambda: measure("random"), evidence=seen)
     return score
 
 
@@ -144,12 +148,19 @@ def assert_score(
     return score
 
 
-def settle(score: Score, bound: Bound, evaluation: Evaluation | None = None, *, control: Control | None = None) -> None:
+def settle(
+    score: Score,
+    bound: Bound,
+    evaluation: Evaluation | None = None,
+    *,
+    control: Control | None = None,
+    evidence: Sequence[Evidence] = (),
+) -> None:
     """Judge, record, and raise with the explanation if it did not pass."""
     __tracebackhide__ = True
     verdict = judge(score, bound)
     gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
-    record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome))
+    record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome, pictures=list(evidence)))
     if verdict.outcome != "pass":
         raise failure(score, explain(score, bound, verdict.because, control), evaluation)
 

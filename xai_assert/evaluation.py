@@ -15,6 +15,7 @@ from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
+from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
 from xai_assert.evidence import Evidence, Keep, Keeper
 from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
@@ -168,14 +169,11 @@ class Evaluation:
     def expected_passes(self, method: Any) -> Passes | None:
         """The passes that the cells measured need; None if the method does not say its own, or a cell failed."""
         wanted = as_method(method)
-        failed = any(isinstance(found, Failure) for found in self._outcomes[wanted.key].values())
-        if wanted.passes is None or failed:
+        outcomes = self._outcomes[wanted.key]
+        if any(isinstance(found, Failure) for found in outcomes.values()):
             return None
-        cells = [self._planned[wanted.key][key] for key in self._outcomes[wanted.key]]
-        attacks = {cell.perturbation.key for cell in cells if cell.perturbation.gradient}
-        forward, gradient = wanted.passes(**wanted.parameters)
-        each = Passes(1 + forward + sum(cell.forwards for cell in cells), gradient + len(attacks))
-        return Passes(each.forward * len(self.source), each.gradient * len(self.source))
+        each = passes_an_image(wanted, [self._planned[wanted.key][key] for key in outcomes])
+        return each and Passes(each.forward * len(self.source), each.gradient * len(self.source))
 
     def evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Evidence]:
         """What was kept (`keep`) while a fidelity cell was measured, the worst image first."""

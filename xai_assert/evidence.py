@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ from xai_assert.randomness import ImageId
 from xai_assert.subject import Card
 
 Keep = Literal["none", "worst", "all"]
+KEEP: tuple[Keep, ...] = get_args(Keep)
+
+
+def checked_keep(word: str) -> Keep:
+    """One of the words of `--xai-report-images`."""
+    for known in KEEP:
+        if word == known:
+            return known
+    raise ValueError(f"report-images must be one of {', '.join(KEEP)}, not {word!r}")
 
 
 @dataclass(frozen=True, eq=False)

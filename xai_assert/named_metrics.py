@@ -139,3 +139,19 @@ def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, frac
         False,
         found.provenance,
     )
+
+
+@register_metric("passes_per_image", about="run")
+def passes_per_image(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Forward and gradient passes that an attribution costs an image."""
+    from xai_assert.latency import attribution_latency  # which stands on this module
+
+    return attribution_latency(evaluation, method).of_passes()
+
+
+@register_metric("forward_ratio", about="run")
+def forward_ratio(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+    """Time of an attribution over the time of one forward pass of the same images."""
+    from xai_assert.latency import attribution_latency
+
+    return attribution_latency(evaluation, method)

@@ -131,14 +131,44 @@ def sign_flip_p(score: Score) -> float:
         raise ValueError(f"beats='random' is for af, whose expectation is 0 for a random map, not for {score.metric}")
     if len(score) < FEWEST_SIGNS:
         raise ValueError(f"beats='random' needs at least {FEWEST_SIGNS} images, the score has {len(score)}")
+    return float(sign_flips(score.values.numpy()))
+
+
+def sign_flips(values: np.ndarray) -> np.ndarray:
+    """One-sided p of the mean of values (..., n) under random signs, (...): exact up to 16 values, drawn beyond.
+
+    >>> float(sign_flips(np.array([0.25, 0.25, 0.25])))
+    0.125
+    """
+    if values.shape[-1] == 1:  # which SciPy refuses
+        return np.where(values[..., 0] > 0, 0.5, 1.0)
+    rows = values.size // values.shape[-1]
     found = scipy.stats.permutation_test(
-        (score.values.numpy(),),
+        (values,),
         functools.partial(np.mean),
         vectorized=True,
         permutation_type="samples",
         alternative="greater",
-        n_resamples=2**EXACT_SIGNS if len(score) > EXACT_SIGNS else np.inf,
-        batch=4096,
+        n_resamples=2**EXACT_SIGNS if values.shape[-1] > EXACT_SIGNS else np.inf,
+        batch=max(1, 4096 // rows),
+        axis=-1,
         rng=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return np.asarray(found.pvalue)
+
+
+def smallest_p(count: int) -> float:
+    """The smallest p that `sign_flips` can find for so many values."""
+    return 2.0 ** -min(count, EXACT_SIGNS)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values (m,) adjusted after Holm: those up to alpha are found among m with at most alpha for any false one.
+
+    >>> holm(np.array([0.5, 0.01, 0.25])).tolist()
+    [0.5, 0.03, 0.5]
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted

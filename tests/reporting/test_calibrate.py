@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xai_assert import cli, resources
-from xai_assert.errors import GatesError
+from xai_assert.errors import DataError, GatesError
 from xai_assert.gates import CellName, read_gates
 from xai_assert.reporting.calibrate import MARKER, calibrate, table
 
@@ -186,14 +186,10 @@ def test_results_that_do_not_fit_together(results, tmp_path, second, said):
 @pytest.mark.parametrize(
     ("records", "more", "said"),
     [
-        ([record()], {"complete": False}, "is of an interrupted run"),
-        ([record()], {"schema": 99}, "not a results.json of schema 1"),
         ([record(verdict="error")], {}, r"net\+saliency\+gaussian_noise ended in an error: boom"),
         ([record(VALUES[:9])], {}, "9 images; a threshold needs at least 10"),
-        ([{"cell": "net+saliency+black"}], {}, r"results\.json: an entry lacks 'of_run'"),
         ([record([70.0] * 16)], {}, "an AF lies between -1 and 1"),
         ([record([math.nan] * 16)], {}, "an AF lies between -1 and 1"),
-        ([None], {}, "not as the suites write them"),
         ([], {}, "no cell with a score 'af'; run the suites first"),
     ],
 )
@@ -202,10 +198,24 @@ def test_results_that_no_threshold_may_stand_on(results, tmp_path, records, more
         calibrate([results(*records, **more)], tmp_path / "gates.toml")
 
 
+@pytest.mark.parametrize(
+    ("records", "more", "said"),
+    [
+        ([record()], {"complete": False}, "is of an interrupted run; thresholds need a complete one"),
+        ([record()], {"schema": 99}, "not a results.json of schema 1 but 99"),
+        ([{"cell": "net+saliency+black"}], {}, r"results\.json: an entry lacks 'of_run'"),
+        ([None], {}, "not as the suites write them"),
+    ],
+)
+def test_results_that_are_not_those_of_a_whole_run(results, tmp_path, records, more, said):
+    with pytest.raises(DataError, match=said):
+        calibrate([results(*records, **more)], tmp_path / "gates.toml")
+
+
 def test_results_that_cannot_be_read(tmp_path):
     (tmp_path / "cut.json").write_text('{"schema": 1, "cel')
     for name, said in (("none.json", "No such file"), ("cut.json", "is no JSON")):
-        with pytest.raises(GatesError, match=said):
+        with pytest.raises(DataError, match=said):
             calibrate([tmp_path / name], tmp_path / "gates.toml")
 
 

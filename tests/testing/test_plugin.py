@@ -220,7 +220,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project, monkeypatch):
     assert result.ret == 1
     result.stdout.fnmatch_lines(["RESULTS NOT WRITTEN to *: No space left on device; the table above is complete"])
     assert (project.path / "xai-report" / "results.json").read_text() == before
-    assert os.listdir(project.path / "xai-report") == ["results.json"]
+    assert sorted(os.listdir(project.path / "xai-report")) == ["pictures", "report.html", "results.json"]
 
 
 def test_workers_lose_and_repeat_nothing(project):
@@ -261,3 +261,18 @@ def test_a_run_without_our_tests_keeps_its_exit_status(project):
     result = project.run_gates(model=False, gates=False)
     assert result.ret == 0
     assert "explanations" not in result.stdout.str()
+
+
+def test_a_plan_says_passes_and_minutes_and_runs_nothing(project):
+    result = project.run_gates("--xai-plan")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            # 12 images: a clean pass, 2 for AF, 16 for FE; saliency's gradient
+            "net-v7 saliency: 228 forward and 12 gradient passes, about 0.0 min",
+            "net-v7 random: 228 forward and 0 gradient passes, about 0.0 min",
+            "in all about 0.0 min in one process, beside loading; nothing was run (--xai-plan)",
+        ]
+    )
+    assert "passed" not in result.stdout.str()
+    assert not (project.path / "xai-report").exists()

@@ -190,3 +190,21 @@ def test_doing_less_than_the_cells_need_is_noticed_as_well_as_more(monkeypatch):
     for spent, ratio in ((Passes(6, 0), 0.5), (Passes(18, 0), 1.5)):  # 1 clean forward and 2 perturbed ones, 4 images
         monkeypatch.setattr(ev, "passes_of", lambda method, spent=spent: spent)
         assert passes(ev, "edges", noise, 0.05).value == ratio
+
+
+@pytest.mark.parametrize("error", ["ValueError", "TypeError", "RuntimeError", "KeyError"])
+def test_a_broken_factory_shows_its_traceback(project, error):
+    project.makepyfile(
+        usermodel=f"""
+        def build():
+            return read_weights()
+
+        def read_weights():
+            raise {error}("the registry of models is down")
+        """
+    )
+    result = project.run_gates()
+    assert result.ret not in (0, 5)
+    result.stdout.fnmatch_lines(
+        ["*usermodel.py:2: in build", "*return read_weights()", f"E *{error}: *the registry of models is down*"]
+    )

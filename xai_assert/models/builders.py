@@ -15,14 +15,18 @@ from xai_assert.registry import models
 from xai_assert.subject import Subject
 
 Builder = TypeVar("Builder", bound=Callable[..., Subject])
+SUBJECT_NAMES: dict[Callable[..., Any], str] = {}  # by builder, where it was said
 REMEDY = "return xa.describe(module, name=..., task=..., mean=..., std=...)"
 
 
-def register_model(name: str, *, replace: bool = False) -> Callable[[Builder], Builder]:
+def register_model(
+    name: str, *, subject_name: str | None = None, replace: bool = False
+) -> Callable[[Builder], Builder]:
     """Register a function that makes a subject, for `xa.load_model(name)`.
 
     The function is called without arguments, with torch's CPU generator seeded; it may take `weights=` (a path or a
-    word), and is then given what the user asks for.
+    word), and is then given what the user asks for. `subject_name` is how its subject with `weights` is called, and
+    with "-random" behind it the one without: a worker of pytest-xdist then need not load a model to know its name.
 
     Raises:
         ValueError: the name is taken and `replace` is false.
@@ -40,9 +44,17 @@ def register_model(name: str, *, replace: bool = False) -> Callable[[Builder], B
 
     def register(builder: Builder) -> Builder:
         models.register(name, builder, replace=replace)
+        if subject_name:
+            SUBJECT_NAMES[builder] = subject_name
         return builder
 
     return register
+
+
+def known_name(spec: object, weights: object) -> str | None:
+    """How the subject of a registered model will be called, if that is known before it is made."""
+    found = SUBJECT_NAMES.get(models.get(spec)) if isinstance(spec, str) and spec in models.names() else None
+    return found if found is None or weights is not None else f"{found}-random"
 
 
 def call_builder(builder: Callable[..., Any], spec: str, weights: str | os.PathLike[str] | None) -> Subject:

@@ -69,4 +69,4 @@ def bundled_weights(name: str) -> Path:
 
 
 for _name in NETWORKS:
-    register_model(_name)(functools.partial(bundled, _name))
+    register_model(_name, subject_name=_name)(functools.partial(bundled, _name))

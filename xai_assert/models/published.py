@@ -87,5 +87,6 @@ def _published(size: str, data: str, asked: str) -> Path:
 
 for _size in SIZES:
     for _data in METER_CARDS:
-        register_model(f"meter-{_size}-{_data}")(functools.partial(meter, _size, _data))
-    register_model(f"meter-{_size}")(functools.partial(meter, _size, "nyu"))
+        _name = f"meter-{_size}-{_data}"
+        register_model(_name, subject_name=_name)(functools.partial(meter, _size, _data))
+    register_model(f"meter-{_size}", subject_name=f"meter-{_size}-nyu")(functools.partial(meter, _size, "nyu"))

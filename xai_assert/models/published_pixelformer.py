@@ -61,5 +61,7 @@ def _subject(
 
 for _size in PUBLISHED:
     for _data in MAX_DEPTH:
-        register_model(f"pixelformer-{_size}-{_data}")(functools.partial(pixelformer, _size, _data))
-    register_model(f"pixelformer-{_size}")(functools.partial(pixelformer, _size, "nyu"))
+        _name = f"pixelformer-{_size}-{_data}"
+        register_model(_name, subject_name=_name)(functools.partial(pixelformer, _size, _data))
+    _name = f"pixelformer-{_size}-nyu"
+    register_model(f"pixelformer-{_size}", subject_name=_name)(functools.partial(pixelformer, _size, "nyu"))

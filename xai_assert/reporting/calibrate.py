@@ -19,7 +19,8 @@ from xai_assert import resources
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.errors import GatesError
 from xai_assert.gates import Gate, parse_gates
-from xai_assert.reporting.results import SCHEMA, replace_file
+from xai_assert.reporting.read import as_written, check_complete, read_results
+from xai_assert.reporting.results import replace_file
 
 ERRORS = 3  # standard errors between a threshold and the mean that it comes from
 FEWEST = 10  # images; below this a standard error means little
@@ -110,19 +111,11 @@ def calibrate(results: Sequence[str | Path], gates: str | Path) -> list[Calibrat
         All cells, those without a gate too.
 
     Raises:
-        GatesError: results that cannot be read, are of an interrupted run, or do not fit together; a gates file without
-            the marker line.
+        DataError: results that cannot be read, or are of an interrupted run.
+        GatesError: results that do not fit together; a gates file without the marker line.
     """
-    try:
+    with as_written(*results):
         cells = [combine(key, found) for key, found in measured(results).items()]
-    except GatesError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise GatesError(f"results {', '.join(map(str, results))}: not as the suites write them ({error})") from None
-    except KeyError as error:
-        raise GatesError(
-            f"results {', '.join(map(str, results))}: an entry lacks {error}; run the suites again"
-        ) from None
     head, old = existing(Path(gates))
     before = {tuple(getattr(gate, name) for name in KEY): gate.bound.min for gate, _ in old if gate.expect == "pass"}
     cells = [dataclasses.replace(cell, before=before.get(cell.patterns)) for cell in cells]
@@ -139,7 +132,8 @@ def measured(results: Sequence[str | Path]) -> dict[Key, list[Mapping[str, Any]]
     """The records of each cell that has an AF, from all files, each with the day of its file."""
     found: dict[Key, list[Mapping[str, Any]]] = collections.defaultdict(list)
     for path in results:
-        document = read_results(Path(path))
+        document = read_results(path)
+        check_complete(document, path, "thresholds need")
         for record in document["cells"]:
             if "cell" not in record or record["of_run"]:
                 continue
@@ -151,20 +145,6 @@ def measured(results: Sequence[str | Path]) -> dict[Key, list[Mapping[str, Any]]
     if not found:
         raise GatesError(f"{', '.join(map(str, results))}: no cell with a score {METRIC!r}; run the suites first")
     return found
-
-
-def read_results(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GatesError(f"results {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise GatesError(f"results {path} is no JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA or "cells" not in document:
-        raise GatesError(f"results {path}: not a results.json of schema {SCHEMA}")
-    if not document["complete"]:
-        raise GatesError(f"results {path} is of an interrupted run; thresholds need a complete one")
-    return document
 
 
 def combine(key: Key, records: Sequence[Mapping[str, Any]]) -> Calibrated:

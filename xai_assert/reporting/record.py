@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import xai_assert
+from xai_assert.evidence import Evidence, Keep
 from xai_assert.metrics import FidelityScore, Score
 
 Record = dict[str, Any]
 
 
 class RunningTest(Protocol):
-    """Who listens: the records of one test, and the command that runs it again."""
+    """Who listens: the records of one test, of which images pictures are wanted, the command that runs it again."""
 
     reproduce: str
+    pictures: Keep
     records: list[Record]
 
 
@@ -29,6 +32,23 @@ def add(make: Callable[[], Record]) -> None:
     listener = current()
     if listener:
         listener.records.append(make())
+
+
+def pictures_wanted(otherwise: Keep) -> Keep:
+    """Of which images the running test wants pictures."""
+    listener = current()
+    return listener.pictures if listener else otherwise
+
+
+def strips(evidence: Sequence[Evidence]) -> list[Record]:
+    """The worst and the best image of a cell, or all, as pictures; whoever writes the report puts them into files."""
+    from xai_assert.reporting.pictures import strip  # matplotlib, which a run without pictures does not need
+
+    roles = ["worst", *[""] * (len(evidence) - 2), "best"]
+    return [
+        {"image_id": str(e.image_id), "value": e.value, "role": role, "webp": base64.b64encode(strip(e)).decode()}
+        for role, e in zip(roles, evidence, strict=False)
+    ]
 
 
 def gate_record(metric: str, bound: str, outcome: str, because: str, **more: Any) -> Record:

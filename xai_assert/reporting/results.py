@@ -15,6 +15,9 @@ from xai_assert.provenance import versions
 from xai_assert.reporting.record import Record
 
 SCHEMA = 1
+RED = ("fail", "undecided", "error")
+NOT_JUDGED = 5  # "could not judge" is told apart from "judged, and worse" (1); pytest's status for no tests
+NOWHERE = "no shard ran this cell"
 
 
 def summary(records: Sequence[Record]) -> collections.Counter[str]:
@@ -22,6 +25,32 @@ def summary(records: Sequence[Record]) -> collections.Counter[str]:
     counts = collections.Counter(record["verdict"] for record in records)
     counts["judged"] = sum(bool(record["gates"]) for record in records)
     return counts
+
+
+def is_red(record: Record) -> bool:
+    """Whether a cell makes its run red: by its verdict, or because a gate asked for it and no shard ran it."""
+    return record["verdict"] in RED or (record["error"] == NOWHERE and bool(record.get("asked")))
+
+
+def exit_status(records: Sequence[Record], *, strict: bool = False) -> tuple[int, str]:
+    """What the verdicts on the cells ask for, and why: 0; 1 for a red one; 5 if nothing was judged.
+
+    With `strict` a gate that was skipped asks for 5 too.
+
+    >>> exit_status([{"cell": "net+saliency+black", "verdict": "pass", "gates": [{}], "error": None}])
+    (0, '')
+    """
+    cells = [record for record in records if "cell" in record]
+    red = sum(map(is_red, cells))
+    if red:
+        return 1, f"{red} RED CELLS"
+    if not summary(records)["judged"]:
+        return NOT_JUDGED, "NO GATE WAS EVALUATED: nothing was judged, so this run is not green (exit status 5)"
+    skipped = [cell["cell"] for cell in cells if cell.get("asked") and not cell["gates"]]
+    if strict and skipped:
+        words = "GATES WERE SKIPPED, which --xai-strict refuses (exit status 5)"
+        return NOT_JUDGED, f"{words}: {', '.join(skipped[:5])}"
+    return 0, ""
 
 
 def document(records: Sequence[Record], *, complete: bool, options: Mapping[str, Any]) -> dict[str, Any]:

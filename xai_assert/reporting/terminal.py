@@ -13,7 +13,7 @@ LEFT = {"model", "method", "perturbation", "verdict", "marks"}
 def table(records: Sequence[Record]) -> list[str]:
     """One line a cell: errors after perturbing R and I, FE, ASR, AF with its interval, the verdict, and marks."""
     explained = [record for record in records if not record.get("of_run")]
-    rows = [_row(record) for record in explained]
+    rows = [row(record) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
     return [*lines, *_legend(explained), *errors, *_soundness(records)]
@@ -32,7 +32,8 @@ def _error(record: Record) -> str:
     return f"{record['verdict']}: {record['model']} {record['method']}: {record['error'].splitlines()[0]}"
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def row(record: Record) -> tuple[str, ...]:
+    """The words of one line, as `HEAD` names them."""
     scores = record["scores"]
     af = scores.get("af")
     fe = next((scores[name] for name in ("fe", "fe_cumulative") if name in scores), None)

@@ -57,36 +57,47 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "then lie in the report folder",
     ),
     "gates": ("one", None, "gates.toml with the thresholds (default: the one of the suites)"),
+    "baseline": ("one", None, "results.json of an accepted run: a score that fell since then makes the run red"),
+    "margin": ("one", "0.05", "how far a score may fall below the baseline, beside what chance allows"),
+    "shard": ("one", None, "I/N: run part I of N, for several machines; `xai-assert merge` joins their results"),
+    "strict": ("flag", None, "a gate that was skipped or did not apply makes the run red"),
+    "plan": ("flag", None, "say how many passes and minutes the run would take, and do not run it"),
 }
 
 
-_INI_TYPE: dict[bool, Literal["linelist", "string"]] = {True: "linelist", False: "string"}
+_Ini = Literal["linelist", "string", "bool"]
+_KINDS: dict[str, tuple[str, _Ini, object]] = {  # action on the command line, type and default in the ini file
+    "one": ("store", "string", ""),
+    "many": ("append", "linelist", []),
+    "flag": ("store_true", "bool", False),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xai", "xai-assert: tests for explanations")
     for name, (kind, default, text) in OPTIONS.items():
-        many = kind == "many"
+        action, ini_type, nothing = _KINDS[kind]
         help_text = f"{text} [{default}]" if default else text
-        group.addoption(f"--xai-{name}", action="append" if many else "store", default=None, help=help_text)
-        ini, ini_type = f"xai_{name.replace('-', '_')}", _INI_TYPE[many]
-        parser.addini(ini, help_text, type=ini_type, default=[] if many else "")
+        group.addoption(f"--xai-{name}", action=action, default=None, help=help_text)
+        parser.addini(f"xai_{name.replace('-', '_')}", help_text, type=ini_type, default=nothing)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xai: an explainability gate of xai-assert")
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped with a reason where there is none")
     config.addinivalue_line("markers", "slow: takes minutes; the README lists how to run these")
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Worker(), "xai_assert_worker")
+    else:
         config.pluginmanager.register(Controller(config), "xai_assert_controller")
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """What the user asked for: the command line before the ini file; None, or [] for repeatable options, if nothing."""
+    """What the user asked for: the command line before the ini file; None if nothing."""
     given = config.getoption(f"--xai-{name}")
     if given is None:
         return config.getini(f"xai_{name.replace('-', '_')}") or None
-    if "" in (given if isinstance(given, list) else [given]):  # an unset variable must not mean the default
+    if "" in _listed(given):  # an unset variable must not mean the default
         raise pytest.UsageError(f"--xai-{name} is empty; leave it out, or say what you want")
     return given
 
@@ -99,6 +110,11 @@ def option_path(config: pytest.Config, name: str) -> Path | None:
     given = config.getoption(f"--xai-{name}") is not None
     start = config.invocation_params.dir if given or not config.inipath else config.inipath.parent
     return Path(start, text)
+
+
+def report_folder(config: pytest.Config) -> Path:
+    """Where the report of this run goes."""
+    return option_path(config, "report") or config.rootpath / "xai-report"
 
 
 def session_of(config: pytest.Config) -> XaiSession:
@@ -120,11 +136,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             from xai_assert.testing.gates import parametrize
 
             parametrize(metafunc, session_of(metafunc.config))
-        elif "xai_model" in metafunc.fixturenames and len(option(metafunc.config, "model") or []) > 1:
+        elif "xai_model" in metafunc.fixturenames and (
+            len(option(metafunc.config, "model") or []) > 1 or metafunc.definition.get_closest_marker("xai")
+        ):
             models = session_of(metafunc.config).models
             metafunc.parametrize("xai_model", models, indirect=True, ids=[m.id for m in models], scope="session")
     except pytest.UsageError as error:  # as this, pytest prints the sentence alone
         raise pytest.Collector.CollectError(str(error)) from None
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _SESSION in config.stash or option(config, "shard"):
+        session_of(config).select(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -199,10 +223,19 @@ class RunningTest:
         words = ["pytest", f"{Path(here).as_posix()}::{rest}" if rest else file]
         for name, (kind, _, _) in OPTIONS.items():
             given = item.config.getoption(f"--xai-{name}")
-            if name != "report" and given is not None:
-                words += [f"--xai-{name}={value}" for value in (given if kind == "many" else [given])]
+            if name not in ("report", "shard") and given is not None:
+                words += [f"--xai-{name}" if kind == "flag" else f"--xai-{name}={v}" for v in _listed(given)]
         self.reproduce = shlex.join(words)
         self.records: list[dict[str, Any]] = []
+        self._config = item.config
+
+    @property
+    def pictures(self) -> Any:
+        return session_of(self._config).keep
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 _RUNNING = pytest.StashKey[RunningTest]()
@@ -231,7 +264,14 @@ def pytest_runtest_makereport(
         records = complete(item, call, records, is_gate)
         if call.when == "call":  # before the report exists: JUnit reads the teardown report's copy
             set_properties(item, records)
+    section = None
+    if call.excinfo is not None and "heatmap_snapshot" in getattr(item, "fixturenames", ()):
+        from xai_assert.testing.snapshots import snapshot_section
+
+        section = snapshot_section(item, call, report_folder(item.config))
     report = yield
+    if section:
+        report.sections.append(("xai_assert", section))
     if records and (call.when == "call" or report.outcome != "passed"):
         if report.outcome == "passed":
             for record in records:  # an assertion that the test expected to fail is nobody's red cell
@@ -252,26 +292,58 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
             session_of(item.config).check_unchanged(subject)
 
 
+class Worker:
+    """A worker of pytest-xdist: it tells the controller which cells there are, also those of other workers."""
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if _SESSION in session.config.stash:
+            session.config.workeroutput["xai_planned"] = session_of(session.config).planned  # type: ignore[attr-defined]
+
+
 class Controller:
-    """The process that collects all reports: the table at the end, results.json, the exit status."""
+    """The process that collects all reports: the table at the end, what the run leaves behind, the exit status."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.records: list[dict[str, Any]] = []
+        self.planned: list[dict[str, Any]] = []
         self.notes: list[str] = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        if config.getoption("dist") != "load":  # somebody chose
+            return None
+        from xai_assert.testing.scheduling import Scheduling
+
+        return Scheduling(config, log)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self.planned = self.planned or getattr(node, "workeroutput", {}).get("xai_planned", [])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if not option(self.config, "plan"):
+            return None
+        from xai_assert.testing.planning import plan
+
+        self.notes = plan(session)
+        return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.records += getattr(report, "xai_records", [])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        wanted = option(self.config, "gates") or option(self.config, "report")
-        if self.config.option.collectonly or not (self.records or wanted):
+        wanted = option(self.config, "gates") or option(self.config, "report") or option(self.config, "baseline")
+        if self.config.option.collectonly or option(self.config, "plan") or not (self.records or wanted):
             return
         from xai_assert.testing.reports import finish
 
+        if _SESSION in self.config.stash:
+            self.planned = session_of(self.config).planned
         stopped = bool(session.shouldstop or session.shouldfail)
-        self.notes, status = finish(self.config, self.records, int(exitstatus), stopped=stopped)
+        self.notes, status = finish(self.config, self.records, self.planned, int(exitstatus), stopped=stopped)
         session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -91,6 +91,11 @@ class GateParam:
     gates: tuple[Gate, ...]
     of_run: bool
 
+    @property
+    def asked(self) -> list[str]:
+        """The metrics that gates ask for."""
+        return [gate.metric for gate in self.gates]
+
     def about(self) -> record.Record:
         """What its record says of it, measured or not."""
         name = self.name
@@ -100,6 +105,13 @@ class GateParam:
     def cells(self) -> list[Cell]:
         """What the evaluation has to compute for it."""
         return [cell for metric in self.metrics for cell in metric.cells(self.perturbation, self.name.fraction)]
+
+
+def param_of(item: pytest.Item) -> GateParam | None:
+    """The cell that a test judges, if it does."""
+    callspec = getattr(item, "callspec", None)
+    param = callspec.params.get("gate") if callspec else None
+    return param if isinstance(param, GateParam) else None
 
 
 def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
@@ -207,5 +219,8 @@ class GateCheck:
         gates = [
             record.gate_record(j.gate.metric, str(j.gate.bound), j.outcome, j.because, **j.gate.about()) for j in judged
         ]
-        about = self.param.about() | {"data": self._data, **more}
+        about = self.param.about() | {"data": self._data, "asked": self.param.asked, **more}
+        if "af" in scores and not self.param.of_run:
+            cell = (self.param.method, self.param.perturbation, self.param.name.fraction)
+            about["pictures"] = self.evaluation.evidence(*cell)
         record.add(lambda: record.make_record(scores, gates, verdict, **about))

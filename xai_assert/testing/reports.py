@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from xai_assert.reporting.record import Record, make_record
-from xai_assert.reporting.results import document, summary, write
-from xai_assert.testing import OPTIONS, option, option_path
-from xai_assert.testing.gates import GateParam
+from xai_assert.reporting.folder import write_folder
+from xai_assert.reporting.markdown import step_summary
+from xai_assert.reporting.record import Record, make_record, strips
+from xai_assert.reporting.results import NOT_JUDGED, document, exit_status, summary
+from xai_assert.testing import OPTIONS, option, option_path, report_folder
+from xai_assert.testing.gates import GateParam, param_of
+from xai_assert.testing.workers import in_shard, parse_shard
 
-NO_GATE = int(pytest.ExitCode.NO_TESTS_COLLECTED)  # "could not judge" is told apart from "judged, and worse" (1)
 PROPERTY = "xai_"
-RED = ("fail", "undecided", "error")
 VERDICTS = ("pass", "fail", "undecided", "waived", "error", "not run", "not applicable", "caught")
+CRASHED = "the worker of pytest-xdist that was to measure it crashed"
+FEW = 10  # assertions about one method in one test that are all recorded; of more (a property's examples) the worst is
 UNTRAINED = (
     "its weights are random, and AF on an untrained network says nothing of a release; "
     "give trained ones: --xai-model NAME@FILE"
@@ -23,9 +27,11 @@ UNTRAINED = (
 
 def complete(item: pytest.Item, call: pytest.CallInfo[None], records: list[Record], is_gate: bool) -> list[Record]:
     """The records of this test; a gate that never came to measure gets one too, so that no cell is lost."""
-    callspec = getattr(item, "callspec", None)
-    param = callspec.params.get("gate") if callspec else None
-    if records or not is_gate or not isinstance(param, GateParam) or call.when == "teardown":
+    records[:] = worst_of_many(records)
+    for record in records:
+        add_pictures(record)
+    param = param_of(item)
+    if records or not is_gate or not param or call.when == "teardown":
         return records
     if call.excinfo is None:
         return (
@@ -34,6 +40,33 @@ def complete(item: pytest.Item, call: pytest.CallInfo[None], records: list[Recor
     if call.excinfo.errisinstance(pytest.skip.Exception):
         return [_unmeasured(param, "not run", str(call.excinfo.value))]
     return [_unmeasured(param, "error", call.excinfo.exconly())]
+
+
+def worst_of_many(records: list[Record]) -> list[Record]:
+    """All records of a test, but of many assertions about one method (the examples of a property) only the worst."""
+    kinds: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        kinds.setdefault((tuple(record["scores"]), record["model"], record["method"], record.get("cell")), []).append(
+            record
+        )
+    kept: list[Record] = []
+    for same in kinds.values():
+        kept += same if len(same) <= FEW else [min(same, key=_goodness) | {"measurements": len(same)}]
+    return kept
+
+
+def _goodness(record: Record) -> tuple[bool, float]:
+    score = next(iter(record["scores"].values()))
+    return record["verdict"] == "pass", score["value"] if score["higher_is_better"] else -score["value"]
+
+
+def add_pictures(record: Record) -> None:
+    """Turn what a record keeps for its pictures into pictures; one that cannot be made must not end the run."""
+    evidence, record["pictures"] = record.get("pictures") or [], []
+    try:
+        record["pictures"] = strips(evidence)
+    except Exception as error:
+        record["pictures_error"] = f"{type(error).__name__}: {error}"
 
 
 def _unmeasured(param: GateParam, verdict: str, error: str) -> Record:
@@ -57,30 +90,67 @@ def set_properties(item: pytest.Item, records: list[Record]) -> None:
 
 
 def finish(
-    config: pytest.Config, records: list[Record], status: int, *, stopped: bool = False
+    config: pytest.Config, records: list[Record], planned: list[Record], status: int, *, stopped: bool = False
 ) -> tuple[list[str], int]:
-    """Write results.json; lines for the end of the run, and its exit status."""
+    """Write the report folder and the step summary; lines for the end of the run, and its exit status."""
+    records += lost(records, planned, config, status)
     notes = verdict_notes(records, config)
-    gates = [r for r in records if "cell" in r]
-    red = [r for r in gates if r["verdict"] in RED]
-    if status == 0 and red:
-        notes.append(f"{len(red)} RED CELLS in tests that passed (caught, or xfail): waive a gate in the gates file")
-        status = int(pytest.ExitCode.TESTS_FAILED)
-    if status == 0 and not summary(records)["judged"]:
-        notes.append("NO GATE WAS EVALUATED: nothing was judged, so this run is not green (exit status 5)")
-        status = NO_GATE
-    if gates or (records and option(config, "report")):
-        folder = option_path(config, "report") or config.rootpath / "xai-report"
-        options = {name: option(config, name) or default for name, (_, default, _) in OPTIONS.items()}
-        complete = not stopped and status in (0, 1, NO_GATE)
+    options = {name: option(config, name) or default for name, (_, default, _) in OPTIONS.items()}
+    status, words = judged(config, records, status)
+    notes += words
+    failed = [r["pictures_error"] for r in records if "pictures_error" in r]
+    notes += [f"pictures of {len(failed)} cells could not be made ({failed[0]})"] if failed else []
+    content = document(records, complete=not stopped and status in (0, 1, NOT_JUDGED), options=options)
+    content |= {"shard": option(config, "shard"), "planned": planned, "notes": list(notes), "exit_status": status}
+    if [r for r in records if "cell" in r] or (records and option(config, "report")):
+        folder = report_folder(config)
+        written: list[Path] = []
         try:
-            path = write(document(records, complete=complete, options=options), folder / "results.json")
-            notes.append(f"results: {_shown(path, config)}")
+            for path in write_folder(content, folder):
+                written.append(path)
+                notes.append(f"{path.stem}: {_shown(path, config)}")
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            notes.append(f"RESULTS NOT WRITTEN to {folder}: {why}; the table above is complete")
+            what = "REPORT.HTML" if written else "RESULTS"
+            notes.append(f"{what} NOT WRITTEN to {folder}: {why}; the table above is complete")
             status = status or int(pytest.ExitCode.TESTS_FAILED)
+    notes += add_step_summary(records, notes)
     return notes, status
+
+
+def judged(config: pytest.Config, records: list[Record], status: int) -> tuple[int, list[str]]:
+    """The exit status that the verdicts ask for, and why, where the tests themselves passed."""
+    if status:
+        return status, []
+    found, words = exit_status(records, strict=bool(option(config, "strict")))
+    if found == int(pytest.ExitCode.TESTS_FAILED):
+        words += " in tests that passed (caught, or xfail): waive a gate in the gates file"
+    return found, [words] if words else []
+
+
+def lost(records: list[Record], planned: list[Record], config: pytest.Config, status: int) -> list[Record]:
+    """Records of the cells that a crashed worker of pytest-xdist took with it."""
+    workers = config.pluginmanager.hasplugin("dsession")
+    if not workers or status not in (0, 1):  # an interrupted run is incomplete, and says so
+        return []
+    measured = {record.get("nodeid") for record in records}
+    shard = option(config, "shard")
+    here = in_shard([p["nodeid"] for p in planned], parse_shard(shard)) if shard else [True] * len(planned)
+    missing = [p for p, mine in zip(planned, here, strict=True) if mine and p["nodeid"] not in measured]
+    return [make_record({}, [], "error", data=None, **(p | {"error": CRASHED})) for p in missing]
+
+
+def add_step_summary(records: list[Record], notes: list[str]) -> list[str]:
+    """Append to the step summary of GitHub's CI, where there is one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return []
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(step_summary(records, notes))
+    except OSError as error:
+        return [f"step summary not written to {path}: {error.strerror or error}"]
+    return []
 
 
 def verdict_notes(records: list[Record], config: pytest.Config) -> list[str]:

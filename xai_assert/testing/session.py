@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,21 @@ import torch
 from xai_assert import registry, resources
 from xai_assert.attributions import Method, method
 from xai_assert.batching import Samples
+from xai_assert.cells import Cell
 from xai_assert.datasets import bundled_images, open_data
 from xai_assert.evaluation import Evaluation
+from xai_assert.evidence import Keep, checked_keep
 from xai_assert.gates import Gate, check_gates_match, read_gates
 from xai_assert.models import load_model
+from xai_assert.models.builders import known_name
 from xai_assert.models.devices import resolve_device
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.subject import Subject, slug
 from xai_assert.testing import OPTIONS, option, option_path
-from xai_assert.testing.gates import GateCheck, GateParam
+from xai_assert.testing.gates import GateCheck, GateParam, param_of
 from xai_assert.testing.progress import Progress
 from xai_assert.testing.unchanged import State
+from xai_assert.testing.workers import in_shard, parse_shard, share_machine
 
 T = TypeVar("T")
 Images = Samples
@@ -72,14 +77,17 @@ class XaiSession:
         self._images: dict[Any, Images] = {}
         self._states: dict[Subject, State] = {}
         self._planned: list[GateParam] = []
+        self.planned: list[dict[str, Any]] = []
         self._params: list[GateParam] = []
-        self._narrowed: set[str] = set()
+        self._narrowed: set[str] | None = None
         self._named: dict[str, ModelOption] = {}
         self._mistake: pytest.UsageError | None = None
 
     @functools.cached_property
     def device(self) -> torch.device:
-        return self._usage(resolve_device, self._text("device"))
+        device = self._usage(resolve_device, self._text("device"))
+        share_machine(self.config, device)
+        return device
 
     @functools.cached_property
     def models(self) -> list[ModelOption]:
@@ -115,6 +123,11 @@ class XaiSession:
         return count
 
     @functools.cached_property
+    def keep(self) -> Keep:
+        """Of which images pictures go to the report."""
+        return self._usage(checked_keep, self._text("report-images"))
+
+    @functools.cached_property
     def depth_scale(self) -> float:
         scale = self._number("depth-scale", float, self._text("depth-scale"))
         if not 0 < scale < float("inf"):
@@ -137,15 +150,17 @@ class XaiSession:
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
         _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
+        _ = self.keep
 
     @functools.cached_property
     def gates(self) -> list[Gate]:
         return self._usage(read_gates, self.gates_path)
 
     def remember(self, params: Sequence[GateParam], narrowed: Sequence[str]) -> None:
-        """The cells of one decorated test, and the dimensions that its decorator narrows."""
+        """The cells of one decorated test, and the dimensions that its decorator narrows: the run is narrowed in those
+        that all of its tests narrow."""
         self._params += params
-        self._narrowed.update(narrowed)
+        self._narrowed = set(narrowed) & (set(narrowed) if self._narrowed is None else self._narrowed)
 
     def check_gates(self) -> None:
         """Every gate must judge a cell of this run, but for what the user narrowed and for our own file's models."""
@@ -153,7 +168,7 @@ class XaiSession:
         if not self._params or single:  # other gates are judged elsewhere; this is how a failure is run again
             return
         names = {"method": registry.methods.names(), "perturbation": registry.perturbations.names(), "fraction": []}
-        narrowed = {n: known for n, known in names.items() if n in self._narrowed or option(self.config, n)}
+        narrowed = {n: known for n, known in names.items() if n in (self._narrowed or ()) or option(self.config, n)}
         ours = not option(self.config, "gates")
         if ours:
             narrowed["model"] = registry.models.names()
@@ -168,7 +183,8 @@ class XaiSession:
 
     def name_of(self, model: ModelOption) -> str:
         """How results and gates call a model: its alias, or the name on its card. Two must not share one."""
-        name = model.alias or self.load(model).name
+        in_worker = hasattr(self.config, "workerinput")  # which may never run a test of this model
+        name = model.alias or (known_name(model.spec, model.weights) if in_worker else None) or self.load(model).name
         if self._named.setdefault(name, model) is not model:
             raise pytest.UsageError(f"two models are called {name!r}; give one another name: --xai-model ALIAS=SPEC")
         return name
@@ -199,6 +215,7 @@ class XaiSession:
         if key not in self._evaluations:
             found = self._evaluations[key] = Evaluation(subject, images, seed=self.seed)
             found.progress = Progress(self.config)
+            found.keep = self.keep
             for param in self._planned:
                 if param.name.model == subject.name:
                     found.plan(param.method, param.cells())
@@ -210,6 +227,17 @@ class XaiSession:
         data = f"tensor {tuple(images.shape)}" if isinstance(images, torch.Tensor) else repr(images)
         return GateCheck(param, self.evaluation(subject, images), subject, data)
 
+    def select(self, items: list[pytest.Item]) -> None:
+        """Note all cells of the run, and leave those of other shards to their machines."""
+        cells = [(item, param_of(item)) for item in items]
+        self.planned = [p.about() | {"nodeid": item.nodeid, "asked": p.asked} for item, p in cells if p]
+        shard = option(self.config, "shard")
+        if shard:
+            here = in_shard([item.nodeid for item in items], parse_shard(shard))
+            others = [item for item, mine in zip(items, here, strict=True) if not mine]
+            items[:] = [item for item, mine in zip(items, here, strict=True) if mine]
+            self.config.hook.pytest_deselected(items=others)
+
     def plan(self, items: Sequence[pytest.Item]) -> None:
         """Remember the cells of the tests that will run, so that each method needs one pass over the images."""
         try:
@@ -218,9 +246,20 @@ class XaiSession:
             if not hasattr(self.config, "workerinput"):
                 raise
             self._mistake = error  # a worker of xdist has nobody to tell now: its tests say it
-        found = [getattr(item, "callspec", None) for item in items]
-        params = [callspec.params.get("gate") for callspec in found if callspec]
-        self._planned = [param for param in params if isinstance(param, GateParam)]
+        self._planned = [param for param in map(param_of, items) if param]
+
+    def work(self) -> dict[str, list[tuple[Method, list[Cell]]]]:
+        """By the name of the model, the cells of each method that will be computed."""
+        found: dict[str, dict[Any, tuple[Method, list[Cell]]]] = {}
+        for param in self._planned:
+            methods = found.setdefault(param.name.model, {})
+            methods.setdefault(param.method.key, (param.method, []))[1].extend(param.cells())
+        return {model: list(methods.values()) for model, methods in found.items()}
+
+    def subject_of(self, name: str) -> tuple[Subject, Images]:
+        """The model of that name, loaded, and its images."""
+        subject = self.load(self._named[name])
+        return subject, self.images(subject)
 
     def check_unchanged(self, subject: object) -> None:
         if isinstance(subject, Subject) and subject in self._states:
@@ -251,8 +290,14 @@ class XaiSession:
             raise pytest.UsageError(f"--xai-{name} must be a number, not {text!r}") from None
 
     def _usage(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call it; a mistake in what the user asked for ends the run with its text, not with a traceback."""
+        """Call it; a mistake in what the user asked for, which our own code found, ends the run with its text alone.
+
+        What the user's code raises (a model's factory, a data set) is shown with its traceback.
+        """
         try:
             return function(*arguments)
         except (ValueError, TypeError, ImportError) as error:
+            raised_in = [frame.filename for frame in traceback.extract_tb(error.__traceback__)][-1]
+            if not Path(raised_in).is_relative_to(resources.PACKAGE):
+                raise
             raise pytest.UsageError(f"xai-assert: {error}") from error

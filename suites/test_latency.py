@@ -1,0 +1,26 @@
+"""What does an explanation cost, in passes and in multiples of one forward pass? Models x methods; run with -n 0.
+
+Bounds come from --xai-gates (metrics passes_per_image and forward_ratio); without any, the costs are reported.
+"""
+
+from __future__ import annotations
+
+import xai_assert as xa
+from xai_assert.testing.benchmark import AttributionBenchmark
+from xai_assert.testing.gates import GateCheck
+
+MANY = 64  # passes; beyond, one image once: it lasts long enough for a moment's noise to be averaged out
+ROUNDS = 5
+
+
+@xa.parametrize_with_gates(
+    perturbations=["gaussian_noise"], fractions=[0.05], metrics=["passes_per_image", "forward_ratio"]
+)
+def test_latency(gate: GateCheck, attribution_benchmark: AttributionBenchmark) -> None:
+    method = gate.param.method
+    slow = method.passes is not None and sum(method.passes(**method.parameters)) > MANY
+    if slow:
+        attribution_benchmark(gate.evaluation, method, batch_size=1, rounds=1)
+    else:
+        attribution_benchmark(gate.evaluation, method, rounds=ROUNDS)
+    gate.check()

@@ -1,0 +1,107 @@
+"""How long a pass takes, and so what a plan will: nothing is measured here but the clean passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from xai_assert.attributions import Method
+from xai_assert.attributions.gradients import input_gradient
+from xai_assert.batching import Passes, without_gradient
+from xai_assert.cells import Cell
+from xai_assert.subject import Subject
+from xai_assert.tasks import Target
+
+T = TypeVar("T")
+ROUNDS = 3  # of a forward and a gradient pass, after one that warms up
+
+clock: Callable[[], float] = time.perf_counter  # tests put a clock here that they can read on paper
+
+
+def timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of a call, with nothing of it or of what came before left to do on the device; and its result."""
+    synchronise(device)
+    begun = clock()
+    result = work()
+    synchronise(device)
+    return clock() - begun, result
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an image, of a forward pass and of a gradient pass."""
+
+    forward: float
+    gradient: float
+
+    def seconds(self, passes: Passes) -> float:
+        """The time of so many passes."""
+        return passes.forward * self.forward + passes.gradient * self.gradient
+
+
+def measure_speed(subject: Subject, images: Tensor, target: Target) -> Speed:
+    """The minimum of a few rounds of each, on these images (B, C, H, W) at a time; inside `undisturbed`."""
+    rounds = [
+        (
+            timed(subject.device, lambda: without_gradient(subject, images))[0],
+            timed(subject.device, lambda: input_gradient(subject, images, target))[0],
+        )
+        for _ in range(1 + ROUNDS)  # the first one warms up
+    ]
+    forward, gradient = (min(column) / len(images) for column in zip(*rounds, strict=True))
+    return Speed(forward, gradient)
+
+
+def passes_an_image(method: Method, cells: Iterable[Cell], own: Passes | None = None) -> Passes | None:
+    """What the cells of a method cost an image; None if it does not say its `own` passes and nobody else does."""
+    if own is None and method.passes is not None:
+        own = Passes(*method.passes(**method.parameters))
+    if own is None:
+        return None
+    cells = list(cells)
+    attacks = {cell.perturbation.key for cell in cells if cell.perturbation.gradient}
+    return Passes(1 + own.forward + sum(cell.forwards for cell in cells), own.gradient + len(attacks))
+
+
+def predict_cost(
+    plan: Iterable[tuple[Method, Iterable[Cell]]],
+    images: int,
+    speed: Speed,
+    own: Mapping[Any, Passes] | None = None,
+) -> tuple[Passes, float]:
+    """The passes of a plan over so many images, and the seconds that they take at this speed.
+
+    Args:
+        plan: the cells of each method; a cell that stands twice in it is computed once.
+        images: how many.
+        speed: of the model, from `measure_speed`.
+        own: passes an image of methods that do not declare theirs, by `Method.key`; without it they count nothing.
+
+    Example:
+        >>> from xai_assert import method, perturbation
+        >>> from xai_assert.cells import FidelityCell
+        >>> plan = [(method("saliency"), [FidelityCell(perturbation("gaussian_noise"))])]
+        >>> predict_cost(plan, 100, Speed(forward=0.01, gradient=0.02))  # clean, R, I; and the map
+        (Passes(forward=300, gradient=100), 5.0)
+    """
+    total = Passes()
+    for method, cells in plan:
+        once = {cell.key: cell for cell in cells}.values()
+        each = passes_an_image(method, once, (own or {}).get(method.key)) or passes_an_image(method, once, Passes())
+        if each:
+            total.forward += images * each.forward
+            total.gradient += images * each.gradient
+    return total, speed.seconds(total)

@@ -1,0 +1,104 @@
+"""Heatmap snapshots on syrupy: how they are named, stored and compared, and the picture of a failure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.extensions.single_file import SingleFileSnapshotExtension
+from syrupy.location import PyTestLocation
+
+from xai_assert.errors import DataError
+from xai_assert.reporting.pictures import triple
+from xai_assert.stored_heatmap import Difference, StoredHeatmap, compare
+from xai_assert.subject import slug
+
+LONGEST_PART = 100  # letters of a name's part; a file name has at most 255
+
+
+class Content(bytes):
+    """The bytes of a stored heatmap, which are no text to print."""
+
+    def __repr__(self) -> str:
+        return f"<stored heatmap, {len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+class HeatmapExtension(SingleFileSnapshotExtension):
+    """One HDF5 file a heatmap."""
+
+    file_extension = "h5"
+
+    def serialize(self, data: Any, **options: Any) -> Content:
+        """The bytes of a `StoredHeatmap`, and of nothing else."""
+        if not isinstance(data, StoredHeatmap):
+            raise TypeError(
+                f"heatmap_snapshot compares heatmaps, not a {type(data).__name__}; instead of == write "
+                "xa.assert_heatmap_matches(subject, method, images, heatmap_snapshot)"
+            )
+        return Content(data.to_bytes())
+
+    def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
+        """Whether the stored file is close enough to be left as it is."""
+        try:
+            return compare(StoredHeatmap.read(snapshot_data), StoredHeatmap.read(serialized_data)).ok
+        except DataError:
+            return False  # and --snapshot-update writes it anew
+
+    @classmethod
+    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
+        """The test's name and the image's, in letters that every file system takes."""
+        suffix = f"[{file_part(index)}]" if isinstance(index, str) else f".{index}" if index else ""
+        return file_part(test_location.snapshot_name) + suffix
+
+    @classmethod
+    def matches_test_location(cls, *, test_location: PyTestLocation, snapshot_location: str) -> bool:
+        """Whether a file is of this test."""
+        path = Path(snapshot_location)
+        name = file_part(test_location.snapshot_name)
+        of_test = path.stem == name or path.stem.startswith((f"{name}[", f"{name}."))
+        if not test_location.is_item_parametrized:  # any file of its module may be: syrupy compares names then
+            of_test = True
+        return of_test and path.parent.name == test_location.basename
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        """Beside the test file; of one that lies in an installed package, where the caller runs pytest."""
+        usual: str = super().dirname(test_location=test_location)
+        if "site-packages" not in Path(test_location.filepath).parts:
+            return usual
+        config = getattr(test_location.item, "config", None)  # the controller of xdist has none
+        home = config.rootpath if config else Path.cwd()
+        return str(home / cls.snapshot_dirname / test_location.basename)
+
+
+def file_part(name: str) -> str:
+    """A part of a file name; where letters had to go, a hash keeps two names apart.
+
+    >>> file_part("test_it[net-saliency]"), file_part("test_it[timm/vit:a]")
+    ('test_it[net-saliency]', 'test_it[timm-vit-a]-398dab')
+    """
+    clean = re.sub(r"[^\w\[\].+=,()-]", "-", name)[:LONGEST_PART]
+    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def snapshot_section(item: pytest.Item, call: pytest.CallInfo[None], folder: Path) -> str | None:
+    """Draw stored | received | difference of the worst heatmap of a failed test; a line that says where."""
+    differences: list[Difference] = getattr(call.excinfo.value, "differences", []) if call.excinfo else []
+    if not differences:
+        return None
+    worst = differences[0]
+    stored, received = worst.stored.values, worst.received.values
+    if stored.shape != received.shape:
+        return f"no picture: the stored heatmap is {stored.shape}, the received one {received.shape}"
+    path = folder / "snapshots" / f"{slug(item.nodeid)[-150:]}-{slug(str(worst.received.about['image_id']))[:50]}.png"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(triple(stored, received))
+    except (OSError, ValueError) as error:
+        return f"picture not written to {path}: {getattr(error, 'strerror', None) or error}"
+    return f"picture (stored | received | difference): {path}"
