@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from xai_assert.errors import TiedHeatmapWarning as TiedHeatmapWarning
     from xai_assert.errors import UnknownNameError as UnknownNameError
     from xai_assert.evaluation import Evaluation as Evaluation
+    from xai_assert.latency import LatencyScore as LatencyScore
+    from xai_assert.latency import assert_attribution_latency as assert_attribution_latency
+    from xai_assert.latency import attribution_latency as attribution_latency
     from xai_assert.metrics import DepthProtocol as DepthProtocol
     from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
     from xai_assert.metrics import FidelityScore as FidelityScore
@@ -71,6 +74,7 @@ _HOMES = {
         "UnknownNameError",
     ),
     "evaluation": ("Evaluation",),
+    "latency": ("LatencyScore", "assert_attribution_latency", "attribution_latency"),
     "metrics": ("DepthProtocol", "FaithfulnessScore", "FidelityScore", "Score"),
     "named_metrics": ("register_metric",),
     "models": ("load_model", "register_model"),

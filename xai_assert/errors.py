@@ -33,7 +33,7 @@ class CheckpointError(ValueError):
 
 
 class DataError(ValueError):
-    """A picture, depth map or HDF5 file that cannot be read as what it should be."""
+    """A picture, depth map, HDF5 or results file that cannot be read as what it should be."""
 
 
 class GatesError(ValueError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from xai_assert.explain import NAMES
+from xai_assert.reporting.results import NOT_JUDGED
 
 Outcome = Literal["regressed", "missing", "undecided", "not comparable", "ok", "new"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -96,6 +97,15 @@ class Comparison:
             return {}
         cell = record.get("cell"), record.get("fraction")
         return {row.metric: self._plain(row) for row in self.rows if (row.cell, row.fraction) == cell}
+
+    def enter(self, document: dict[str, Any]) -> None:
+        """Enter it into the results of the run: the rows of each cell, the lines, and the exit status if it is red."""
+        for record in document["cells"]:
+            record["regression"] = self.of(record)
+        document["baseline"] = {"red": self.red, "lines": self.lines(), "rows": self.records()}
+        document["notes"] = [*document["notes"], *self.lines()]
+        if self.red and document["exit_status"] in (0, NOT_JUDGED):
+            document["exit_status"] = 1
 
     def failure(self) -> str:
         """Why it is red, in at most nine lines of which the first says enough alone."""

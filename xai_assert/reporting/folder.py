@@ -27,7 +27,7 @@ def write_folder(document: Mapping[str, Any], folder: Path) -> Iterator[Path]:
 
     strips = take_strips(document["cells"])
     yield write(document, folder / RESULTS)
-    save_pictures(strips, folder)
+    save_pictures(strips, document["cells"], folder)
     yield replace_file(folder / PAGE, render(document, folder))
 
 
@@ -44,11 +44,13 @@ def take_strips(records: Sequence[Record]) -> dict[str, bytes]:
     return strips
 
 
-def save_pictures(strips: Mapping[str, bytes], folder: Path) -> None:
+def save_pictures(strips: Mapping[str, bytes], records: Sequence[Record], folder: Path) -> None:
     """Write the pictures, and take those of an earlier run away: it may have been of other, private, images."""
     home = folder / PICTURES
+    kept = {Path(picture["file"]).name for record in records for picture in record.get("pictures") or []}
     for old in home.glob("*.webp"):
-        old.unlink()
+        if old.name not in kept:
+            old.unlink()
     if strips:
         home.mkdir(parents=True, exist_ok=True)
     for name, content in strips.items():

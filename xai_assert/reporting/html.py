@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +21,13 @@ ORDER = ("fail", "error", "undecided", "not run", "waived", "pass", "report", "c
 RED = ORDER[:3]
 PLAIN = ("value", "n", "unit", "higher_is_better", "interval95", "asr", "unit_of_error", "reference", "aggregate")
 LISTS = ("values", "relevant_error", "irrelevant_error")
+MINUS = "\N{MINUS SIGN}"
 DIGITS = 6  # of a number on the page; results.json has them all
 MARKS = {
     "circular": "An attack along the gradient judges a gradient map by itself.",
     "saturated": "Both errors are so large that they cannot tell regions apart.",
-    "unequal change": "The filler changed one region more than the other (mean change of R / of I, in ImageNet standard "
-    "deviations), so AF mixes relevance with the size of the change.",
+    "unequal change": "The filler changed one region more than the other (mean change of R / of I, in ImageNet "
+    "standard deviations), so AF mixes relevance with the size of the change.",
     "unresponsive": "On these images neither region moves the prediction; their AF counts as 0.",
 }
 
@@ -211,7 +213,9 @@ def _data(record: Record) -> str | None:
 def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str]) -> str:
     judged = sum(bool(cell["gates"]) or cell["verdict"] in RED for cell in cells)
     red = sum(cell["verdict"] in RED for cell in cells)
-    words = f"{red} of {judged} judged cells red" if judged else "No cell was judged"
+    words = (
+        f"{red or 'None'} of {judged} judged cells {'is' if red < 2 else 'are'} red" if judged else "No cell was judged"
+    )
     unsound = sum(verdict in RED for verdict in of_run)
     return words + (f", {unsound} of {len(of_run)} gates on the run itself red" if unsound else "")
 
@@ -258,6 +262,10 @@ def _plain(value: Any) -> str:
     return json.dumps(value, default=str) if isinstance(value, dict) else str(value)
 
 
+def _number(form: str, value: float | None) -> str:
+    return "" if value is None else f"{value:{form}}".rstrip(".").replace("-", MINUS)
+
+
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -265,6 +273,6 @@ def _template() -> jinja2.Template:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "default": str, "separators": (",", ":")}
     environment.globals["source"] = lambda name: loader.get_source(environment, name)[0]
-    environment.filters["signed"] = lambda value: "" if value is None else f"{value:+.3f}".replace("-", "−")
-    environment.filters["figures"] = lambda value: "" if value is None else f"{value:.4g}"
+    for name, form in (("signed", "+.3f"), ("figures", "#.4g"), ("share", ".2f")):
+        environment.filters[name] = functools.partial(_number, form)
     return environment.get_template("report.html.j2")

@@ -112,7 +112,7 @@ def triple(stored: Any, received: Any) -> bytes:
         axes.set_axis_off()
         figure.colorbar(shown, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
     file = io.BytesIO()
-    canvas.print_png(file)
+    canvas.print_figure(file, format="png")
     return file.getvalue()
 
 

@@ -25,7 +25,9 @@
   };
   const none = (value) => value === null || value === undefined;
   const signed = (value) => none(value) ? "" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
-  const figures = (value) => none(value) ? "" : String(+(+value).toPrecision(4)).replace("-", "−");
+  const figures = (value) => none(value) ? "" : (+value).toPrecision(4).replace("-", "−");
+  const short = (value) => String(+(+value).toPrecision(3)).replace("-", "−");
+  const title = (metric) => ["af", "fe", "asr"].includes(metric) ? metric.toUpperCase() : metric.replaceAll("_", " ");
   const number = (score) => (score.higher_is_better === undefined || inOne(score)) ? signed : figures;
   const inOne = (score) => (score.values || [score.value]).every((value) => Math.abs(value) <= 1);
 
@@ -69,8 +71,7 @@
   }
 
   for (const th of table.tHead.rows[0].cells) {
-    const title = th.textContent;
-    th.replaceChildren(h("button", { type: "button", click: () => sort(th.dataset.key, sorted.key === th.dataset.key ? !sorted.up : true) }, title));
+    th.replaceChildren(h("button", { type: "button", click: () => sort(th.dataset.key, sorted.key === th.dataset.key ? !sorted.up : true) }, th.textContent));
   }
   filter.addEventListener("input", apply);
   filter.addEventListener("submit", (event) => event.preventDefault());
@@ -103,7 +104,7 @@
         `${one.name}: ${signed(one.score.value)}` + (one.score.interval95 ? ` [${one.score.interval95.map(signed).join(", ")}]` : "")).join("; ")));
     for (const tick of ticks) svg.append(
       s("line", { class: Math.abs(tick) < 1e-9 ? "zero" : "grid", x1: x(tick), x2: x(tick), y1: top, y2: bottom }),
-      s("text", { class: "faint", x: x(tick), y: bottom + 16, "text-anchor": tick === ticks[4] ? "end" : tick === ticks[0] && narrow ? "start" : "middle" }, figures(tick)));
+      s("text", { class: "faint", x: x(tick), y: bottom + 16, "text-anchor": tick === ticks[4] ? "end" : tick === ticks[0] && narrow ? "start" : "middle" }, short(tick)));
     series.forEach((one, index) => {
       const y = top + index * lane + lane / 2 + (narrow ? 8 : 0), lanes = new Map();
       const group = s("g", index ? { class: "control" } : {});
@@ -144,33 +145,33 @@
   }
 
   // --- the details of a cell -------------------------------------------------------------------------------------
-  const section = (title, ...content) => content.flat().length ? [h("h3", {}, title), ...content] : [];
+  const section = (heading, ...content) => content.flat().length ? [h("h3", {}, heading), ...content] : [];
   const region = (label, content) => h("div", { class: "scroll values", role: "region", "aria-label": label, tabindex: "0" }, content);
 
   function scoreTable(cell) {
     const line = ([metric, score]) => h("tr", {},
-      h("th", { scope: "row" }, metric.replaceAll("_", " ")),
+      h("th", { scope: "row" }, title(metric)),
       h("td", { class: "number" }, number(score)(score.value), score.unit ? " " + score.unit : ""),
       h("td", { class: "number" }, score.interval95 ? score.interval95.map(number(score)).join(" … ") : "–"),
       h("td", { class: "number" }, none(score.n) ? "" : String(score.n)),
-      h("td", {}, score.higher_is_better === false ? "lower is better" : "higher is better"));
+      h("td", { class: "remark" }, score.higher_is_better === false ? "lower is better" : "higher is better"));
     const errors = (score) => ["relevant_error", "irrelevant_error"].filter((name) => score[name]).map((name) => h("tr", {},
       h("th", { scope: "row" }, name === "relevant_error" ? "rel" : "irr"),
       h("td", { class: "number" }, figures(score[name].reduce((a, b) => a + b, 0) / score[name].length), " ", score.unit_of_error || ""),
       h("td", { class: "number" }, "–"), h("td", { class: "number" }, String(score[name].length)),
-      h("td", {}, `mean error against the ${String(score.reference || "prediction").replaceAll("_", " ")}, ${name === "relevant_error" ? "R" : "I"} perturbed`)));
-    const asr = (score) => none(score.asr) || cell.scores.asr ? [] : [h("tr", {}, h("th", { scope: "row" }, "asr"),
-      h("td", { class: "number" }, figures(score.asr)), h("td", { class: "number" }, "–"), h("td", { class: "number" }, String(score.n)), h("td", {}, "share of images with rel > irr"))];
+      h("td", { class: "remark" }, `mean error against the ${String(score.reference || "prediction").replaceAll("_", " ")}, ${name === "relevant_error" ? "R" : "I"} perturbed`)));
+    const asr = (score) => none(score.asr) || cell.scores.asr ? [] : [h("tr", {}, h("th", { scope: "row" }, "ASR"),
+      h("td", { class: "number" }, score.asr.toFixed(2)), h("td", { class: "number" }, "–"), h("td", { class: "number" }, String(score.n)), h("td", { class: "remark" }, "share of images with rel > irr"))];
     const lines = Object.entries(cell.scores).flatMap((entry) => [line(entry), ...errors(entry[1]), ...asr(entry[1])]);
     if (!lines.length) return [];
-    const heads = ["Score", "Value", "95% interval", "Images", ""].map((title, k) => h("th", { scope: "col", class: k && k < 4 ? "number" : null }, title));
+    const heads = ["Score", "Value", "95% interval", "Images", ""].map((head, k) => h("th", { scope: "col", class: k && k < 4 ? "number" : null }, head));
     return [h("div", { class: "scroll", role: "region", "aria-label": "Scores", tabindex: "0" },
       h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
   }
 
   function charts(cell, width) {
     return Object.entries(cell.scores).filter(([, score]) => score.values && score.values.length > 1 && !score.values.every((v) => v === 0 || v === 1))
-      .flatMap(([metric]) => [h("p", { class: "lead" }, metric === "af" ? "AF" : metric === "fe" ? "FE" : metric, " of every image; the bar is the 95% interval",
+      .flatMap(([metric]) => [h("p", { class: "lead" }, title(metric), " of every image; the bar is the 95% interval",
         boundsOf(cell, metric).length ? ", the dashed line the gate’s bound" : ""), chart(metric, seriesOf(cell, metric), boundsOf(cell, metric), width)]);
   }
 
@@ -179,7 +180,7 @@
     if (!score || !score.values || !score.values.length) return [];
     const columns = ["values", "relevant_error", "irrelevant_error"].filter((name) => score[name]);
     const ranked = score.values.map((value, k) => k).sort((a, b) => (score.higher_is_better === false ? -1 : 1) * (score.values[a] - score.values[b]));
-    const titles = { values: metric === "af" ? "AF" : metric, relevant_error: "rel", irrelevant_error: "irr" };
+    const titles = { values: title(metric), relevant_error: "rel", irrelevant_error: "irr" };
     const folded = h("details", {}, h("summary", {}, "Values of every image, the worst first"));
     folded.addEventListener("toggle", () => {
       if (folded.childElementCount > 1) return;
@@ -192,10 +193,10 @@
   }
 
   function tiles(cell, picture) {
-    const title = [picture.role && picture.role[0].toUpperCase() + picture.role.slice(1) + ": ", "image ", String(picture.image_id), none(picture.value) ? "" : `, AF ${signed(picture.value)}`];
-    if (picture.missing) return [h("p", {}, h("strong", {}, title), h("br"), `The picture ${picture.file} cannot be shown: ${picture.missing}.`)];
+    const heading = [picture.role && picture.role[0].toUpperCase() + picture.role.slice(1) + ": ", "image ", String(picture.image_id), none(picture.value) ? "" : `, AF ${signed(picture.value)}`];
+    if (picture.missing) return [h("p", {}, h("strong", {}, heading), h("br"), `The picture ${picture.file} cannot be shown: ${picture.missing}.`)];
     const source = $("picture-" + picture.number).textContent;
-    return [h("p", { class: "lead" }, h("strong", {}, title)), h("div", { class: "tiles" }, [...Array(picture.tiles).keys()].map((k) => {
+    return [h("p", { class: "lead" }, h("strong", {}, heading)), h("div", { class: "tiles" }, [...Array(picture.tiles).keys()].map((k) => {
       const caption = picture.tiles > 1 ? captions[k] || "" : "";
       const img = h("img", { src: source, alt: `${caption || "picture"}, image ${picture.image_id}` });
       img.style.aspectRatio = picture.ratio;
@@ -225,7 +226,7 @@
   function show(cell) {
     open = cell;
     const gates = cell.gates.map((gate) => h("div", { class: "gate" }, h("p", {}, badge(gate.outcome || "report")), h("div", {},
-      h("p", {}, h("strong", {}, gate.metric), " ", h("code", {}, gate.bound || "")),
+      h("p", {}, h("strong", {}, title(gate.metric)), " ", h("code", {}, gate.bound || "")),
       gate.because && h("p", {}, gate.because), gate.reason && h("p", { class: "quiet" }, gate.reason), gate.until && h("p", { class: "quiet" }, `waived until ${gate.until}`))));
     const said = cell.marks.map((mark) => {
       const key = Object.keys(marks).find((name) => mark.startsWith(name));

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from xai_assert.reporting.record import Record
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
+COSTS = ("model", "method", "forward", "gradient", "x forward", "ms", "images/s", "chunk", "MiB")  # passes, then time
 LEFT = {"model", "method", "perturbation", "verdict", "marks"}
 
 
@@ -16,7 +17,7 @@ def table(records: Sequence[Record]) -> list[str]:
     rows = [row(record) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
-    return [*lines, *_legend(explained), *errors, *_soundness(records)]
+    return [*lines, *_legend(explained), *_costs(records), *errors, *_soundness(records)]
 
 
 def _legend(explained: Sequence[Record]) -> list[str]:
@@ -63,10 +64,27 @@ def _mean(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.4g}"
 
 
+def _costs(records: Sequence[Record]) -> list[str]:
+    """What an explanation costs, where that was measured."""
+    rows = []
+    for record in records:
+        cost = record["scores"].get("forward_ratio")
+        if cost:
+            memory = f"{cost['peak_memory'] / 2**20:.0f}" if cost["peak_memory"] else ""
+            rate = f"{cost['images_per_second']:.1f}" if cost["images_per_second"] else ""
+            passes = (f"{cost['forward_passes']:g}", f"{cost['gradient_passes']:g}")
+            times = (f"{cost['value']:.2f}", f"{cost['milliseconds']:.1f}", rate)
+            chunk = str(cost["provenance"]["batch_size"])
+            rows.append((record["model"], record["method"], *passes, *times, chunk, memory))
+    return _aligned([COSTS, *rows]) if rows else []
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    keep = [i for i, width in enumerate(widths) if any(row[i] for row in rows[1:])]
-    pad = [str.ljust if HEAD[i] in LEFT else str.rjust for i in range(len(HEAD))]
+    """Columns under the first row, without those that are empty."""
+    head, columns = rows[0], list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    keep = [i for i, column in enumerate(columns) if any(column[1:])]
+    pad = [str.ljust if name in LEFT else str.rjust for name in head]
     return ["  ".join(pad[i](row[i], widths[i]) for i in keep).rstrip() for row in rows]
 
 

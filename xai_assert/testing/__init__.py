@@ -268,7 +268,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and "heatmap_snapshot" in getattr(item, "fixturenames", ()):
         from xai_assert.testing.snapshots import snapshot_section
 
-        section = snapshot_section(item, call, report_folder(item.config))
+        section = snapshot_section(item, call.excinfo.value, report_folder(item.config))
     report = yield
     if section:
         report.sections.append(("xai_assert", section))

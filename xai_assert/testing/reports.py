@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from xai_assert.reporting.baseline import compare
 from xai_assert.reporting.folder import write_folder
 from xai_assert.reporting.markdown import step_summary
 from xai_assert.reporting.record import Record, make_record, strips
 from xai_assert.reporting.results import NOT_JUDGED, document, exit_status, summary
-from xai_assert.testing import OPTIONS, option, option_path, report_folder
+from xai_assert.testing import OPTIONS, option, option_path, report_folder, session_of
 from xai_assert.testing.gates import GateParam, param_of
 from xai_assert.testing.workers import in_shard, parse_shard
 
@@ -102,6 +104,9 @@ def finish(
     notes += [f"pictures of {len(failed)} cells could not be made ({failed[0]})"] if failed else []
     content = document(records, complete=not stopped and status in (0, 1, NOT_JUDGED), options=options)
     content |= {"shard": option(config, "shard"), "planned": planned, "notes": list(notes), "exit_status": status}
+    if option(config, "baseline") and content["complete"]:
+        notes += against_baseline(config, content)
+        status = content["exit_status"]
     if [r for r in records if "cell" in r] or (records and option(config, "report")):
         folder = report_folder(config)
         written: list[Path] = []
@@ -126,6 +131,27 @@ def judged(config: pytest.Config, records: list[Record], status: int) -> tuple[i
     if found == int(pytest.ExitCode.TESTS_FAILED):
         words += " in tests that passed (caught, or xfail): waive a gate in the gates file"
     return found, [words] if words else []
+
+
+def against_baseline(config: pytest.Config, content: dict[str, Any]) -> list[str]:
+    """Compare the run with the accepted one; each score that makes it red is a failed test of its own."""
+    session = session_of(config)
+    before = len(content["notes"])
+    if session.baseline is None:
+        return []
+    try:
+        found = compare(content, os.path.relpath(session.baseline), margin=session.margin, narrowed=session.narrowed)
+    except ValueError as error:
+        content["exit_status"] = content["exit_status"] or int(pytest.ExitCode.TESTS_FAILED)
+        return [f"NOT COMPARED with {session.baseline}: {error}"]
+    found.enter(content)
+    for row in found.bad:
+        name = f"xai-baseline::{row.cell}-{row.metric}"
+        report = pytest.TestReport(
+            name, ("xai-baseline", None, name), {}, "failed", f"AssertionError: {row.outcome}: {row}", "call"
+        )
+        config.hook.pytest_runtest_logreport(report=report)
+    return list(content["notes"][before:])
 
 
 def lost(records: list[Record], planned: list[Record], config: pytest.Config, status: int) -> list[Record]:

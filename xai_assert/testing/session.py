@@ -26,6 +26,7 @@ from xai_assert.models import load_model
 from xai_assert.models.builders import known_name
 from xai_assert.models.devices import resolve_device
 from xai_assert.perturbations import Perturbation, perturbation
+from xai_assert.reporting.read import check_complete, read_results
 from xai_assert.subject import Subject, slug
 from xai_assert.testing import OPTIONS, option, option_path
 from xai_assert.testing.gates import GateCheck, GateParam, param_of
@@ -147,10 +148,36 @@ class XaiSession:
     def gates_path(self) -> Path:
         return option_path(self.config, "gates") or resources.suites() / "gates.toml"
 
+    @functools.cached_property
+    def baseline(self) -> Path | None:
+        """results.json of an accepted run, which can be read."""
+        path = option_path(self.config, "baseline")
+        if path and option(self.config, "shard"):
+            raise pytest.UsageError(
+                "--xai-baseline needs the whole run, and --xai-shard makes a part of it; give the baseline to "
+                "`xai-assert merge --baseline`"
+            )
+        if path:
+            self._usage(lambda: check_complete(read_results(path), path, "a baseline must be"))
+        return path
+
+    @functools.cached_property
+    def margin(self) -> float:
+        margin = self._number("margin", float, self._text("margin"))
+        if not 0 <= margin < float("inf"):
+            raise pytest.UsageError(f"--xai-margin must be at least 0, not {margin}")
+        return margin
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the user asked for a part of the tests only: other cells of a baseline may then be missing."""
+        options = (self.config.option.keyword, self.config.option.markexpr)
+        return any(options) or any("::" in argument for argument in self.config.args)
+
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
         _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
-        _ = self.keep
+        _ = self.keep, self.margin, self.baseline
 
     @functools.cached_property
     def gates(self) -> list[Gate]:

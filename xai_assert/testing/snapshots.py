@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def file_part(name: str) -> str:
     return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def snapshot_section(item: pytest.Item, call: pytest.CallInfo[None], folder: Path) -> str | None:
+def snapshot_section(item: pytest.Item, error: BaseException, folder: Path) -> str | None:
     """Draw stored | received | difference of the worst heatmap of a failed test; a line that says where."""
-    differences: list[Difference] = getattr(call.excinfo.value, "differences", []) if call.excinfo else []
+    differences: list[Difference] = getattr(error, "differences", [])
     if not differences:
         return None
     worst = differences[0]
@@ -99,6 +100,6 @@ def snapshot_section(item: pytest.Item, call: pytest.CallInfo[None], folder: Pat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(triple(stored, received))
-    except (OSError, ValueError) as error:
-        return f"picture not written to {path}: {getattr(error, 'strerror', None) or error}"
-    return f"picture (stored | received | difference): {path}"
+    except (OSError, ValueError) as why:
+        return f"picture not written to {path}: {getattr(why, 'strerror', None) or why}"
+    return f"picture (stored | received | difference): {os.path.relpath(path, item.config.invocation_params.dir)}"
