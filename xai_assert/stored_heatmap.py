@@ -55,8 +55,8 @@ class StoredHeatmap:
                 "there is no heatmap to store or to compare"
             )
         scale = min(1.0, LONGEST / max(values.shape))
-        size = [max(1, round(side * scale)) for side in values.shape]
-        pooled = F.adaptive_avg_pool2d(values[None, None], size)[0, 0]
+        height, width = (max(1, round(side * scale)) for side in values.shape)
+        pooled = F.adaptive_avg_pool2d(values[None, None], (height, width))[0, 0]
         return cls(pooled.numpy().astype(np.float32), about)
 
     def to_bytes(self) -> bytes:

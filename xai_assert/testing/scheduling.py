@@ -32,7 +32,7 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         unfinished = [nodeid for unit in work.values() for nodeid, done in unit.items() if not done]
         if not unfinished:
             return None
-        crashed = unfinished[0]
+        crashed: str = unfinished[0]
         for scope, unit in work.items():
             left = {i: done for i, done in unit.items() if i in unfinished and not shares_computation(i, crashed)}
             if left:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +64,10 @@ def share_machine(config: pytest.Config, device: torch.device) -> None:
 
     Threads that wait for a core slow torch down far more than fewer threads do.
     """
-    worker = getattr(config, "workerinput", None)
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is None:
         return
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":  # without a number: the user chose none
         torch.cuda.set_device(int(worker["workerid"].removeprefix("gw")) % torch.cuda.device_count())
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
