@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import xai_assert
+from xai_assert.testing import OPTIONS
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").iterdir())]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(xai_assert.__path__, "xai_assert."))
 
 
@@ -33,6 +35,18 @@ def test_every_public_function_and_class_has_an_example():
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 6
     with xai_assert.registry.isolated():
         exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_documents_name_every_option_and_none_that_does_not_exist():
+    texts = {path: set(re.findall(r"--xai-([a-z-]+[a-z])", path.read_text())) for path in DOCUMENTS}
+    assert set.union(*texts.values()) <= set(OPTIONS)
+    assert texts[ROOT / "README.md"] == set(OPTIONS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_the_documents_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []

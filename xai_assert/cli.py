@@ -50,7 +50,7 @@ def run_check(given: argparse.Namespace) -> int:
     from xai_assert.datasets import bundled_images, open_data
     from xai_assert.models.devices import resolve_device
     from xai_assert.preflight import lines, preflight
-    from xai_assert.testing.session import METHODS, PERTURBATIONS, ModelOption
+    from xai_assert.testing.options import METHODS, PERTURBATIONS, ModelOption
 
     try:
         option = ModelOption.parse(given.model)

@@ -40,7 +40,8 @@ class LatencyScore(Score):
     `rounds`; `peak_memory` in bytes on CUDA (all that was allocated, weights included), else None. Seconds and bytes
     are for information: they belong to one machine.
 
-    >>> score = attribution_latency(torch.nn.Conv2d(3, 1, 1), "saliency", torch.rand(2, 3, 8, 8), task="depth", rounds=1)
+    >>> network, images = torch.nn.Conv2d(3, 1, 1), torch.rand(2, 3, 8, 8)
+    >>> score = attribution_latency(network, "saliency", images, task="depth", rounds=1)
     >>> score.passes, score.passes_per_image
     ((0.0, 1.0), 1.0)
     """

@@ -12,7 +12,7 @@ from reporting.browser import CHROMIUM, browser
 from xai_assert.reporting.html import render
 from xai_assert.reporting.pictures import CAPTIONS, TILE
 
-HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE = "<img src=x onerror=window.broken=1>"
 BREAKOUT = "</script><script>window.broken = 1</script>"
 METHODS = ("saliency", "integrated_gradients", "random", "edges", "mine")
 FILLERS = ("black", "mean", "gaussian_noise", "fgsm", "blur", "shuffle")
@@ -117,7 +117,12 @@ def test_the_table_is_there_without_javascript_the_red_ones_first():
 
 def test_it_says_what_was_run():
     run = cell(of_run=True, verdict="fail")
-    page = render(document([cell(), run], complete=False, notes=["a line & more"], baseline={"path": "old.json"}), None)
+    page = render(
+        document(
+            [cell(), run], complete=False, notes=["a line & more"], baseline={"lines": ["baseline old.json: 1 ok"]}
+        ),
+        None,
+    )
     for words in (
         "This run was interrupted",
         "2026-11-23 01:51 UTC",
@@ -146,7 +151,7 @@ def test_ids_are_links_and_each_is_one():
     page = render(document(cells), None)
     names = [found["id"] for found in embedded(page)["cells"]]
     assert names[:2] == ["cell-net+saliency+black", "cell-net+saliency+black-2"]
-    assert names[2] == "cell-img-src-x-onerror-alert-1-+saliency+black"
+    assert names[2] == "cell-img-src-x-onerror-window.broken-1-+saliency+black"
     assert names[3] == "cell-tests-test_a.py-test_b"
 
 
@@ -195,6 +200,16 @@ def tab():
         yield page
 
 
+DROP = {
+    "drop": 0.21,
+    "text": "AF 0.43 -> 0.22 (drop 0.21)",
+    "outcome": "regressed",
+    "red": True,
+    "margin": 0.05,
+    "confidence": 0.95,
+}
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
@@ -204,7 +219,7 @@ def report(tmp_path_factory):
     picture = {"image_id": HOSTILE, "value": -0.2, "role": "worst", "file": "pictures/a.webp"}
     cells[0] |= {
         "pictures": [picture, picture | {"file": f"pictures/{HOSTILE}.webp"}],
-        "regression": {"drop": 0.21, "interval": [0.1, 0.3], "p": 0.003, "outcome": "fail", "because": "larger"},
+        "regression": {"af": DROP, "fe": DROP | {"drop": None, "text": "FE not compared", "red": False}},
     }
     path = folder / "report.html"
     path.write_text(render(document(cells), folder), encoding="utf-8")
@@ -301,7 +316,14 @@ def test_a_link_opens_the_cell_with_all_that_is_known(tab, report):
     tab.open(report, fragment=NET)
     assert tab.run("document.querySelector('dialog').open")
     text = tab.run("document.querySelector('dialog').innerText")
-    for words in ("saliency on net-0", "Gates", "Drop +0.210", "p = 0.003000", "R, most relevant", "cannot be shown"):
+    for words in (
+        "saliency on net-0",
+        "Gates",
+        "AF 0.43 -> 0.22 (drop 0.21",
+        "FE not compared",
+        "R, most relevant",
+        "cannot be shown",
+    ):
         assert words in text
     assert "suites/test_fidelity.py::test_fidelity[net-0+saliency+black]" in text
     chart = "document.querySelector('dialog svg.chart')"
@@ -337,7 +359,7 @@ def test_marks_and_errors_are_explained(tab, report):
 
 @needs_chromium
 def test_names_stay_text(tab, report):
-    tab.open(report, fragment="#cell-img-src-x-onerror-alert-1-+saliency+black")
+    tab.open(report, fragment="#cell-img-src-x-onerror-window.broken-1-+saliency+black")
     assert HOSTILE in tab.run("document.getElementById('detail-title').textContent")
     tab.open(report, fragment=NET)
     assert HOSTILE in tab.run("document.querySelector('dialog').innerText")

@@ -45,7 +45,7 @@ def test_nothing_stored_is_red_and_says_what_to_do(snapped):
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "E *heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1: no stored heatmap; run with --snapshot-update*"
+            "E *heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1: no stored heatmap; run with --snap*"
         ]
     )
     assert snapped.files() == []
@@ -68,9 +68,9 @@ def test_a_changed_heatmap_is_red_with_numbers_and_a_picture(accepted):
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "E *AssertionError: heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1 changed although the weights "
-            "did not: * % of pixels moved by more than 0.001 of the range (1 % allowed), rank correlation * (0.99 needed), "
-            "top-5 % overlap * (0.95 needed)",
+            "E *AssertionError: heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1 changed although the "
+            "weights did not: * % of pixels moved by more than 0.001 of the range (1 % allowed), "
+            "rank correlation * (0.99 needed), top-5 % overlap * (0.95 needed)",
             "E *stored -> received: same versions and device",
             "E *to accept: look at the picture, run the test with --snapshot-update, commit the file",
             "*- xai_assert -*",
@@ -163,6 +163,15 @@ def test_a_report_folder_that_cannot_be_written_hides_no_failure(accepted):
             "heatmap_snapshot compares heatmaps, not a Tensor; instead of ==",
         ),
         (
+            "assert not (IMAGES.numpy() == heatmap_snapshot).any()",  # NumPy would compare pixel by pixel, and be green
+            "heatmap_snapshot compares heatmaps, not a ndarray; instead of ==",
+        ),
+        ("assert IMAGES != heatmap_snapshot", "heatmap_snapshot compares heatmaps, not a Tensor; instead of =="),
+        (
+            "for m in ('saliency', 'edges'): xa.assert_heatmap_matches(usermodel.build(), m, IMAGES, heatmap_snapshot)",
+            "one test asks for two heatmaps of image 0 (net-v7 / saliency, then net-v7 / edges)",
+        ),
+        (
             "xa.assert_heatmap_matches(usermodel.build(), 'saliency', IMAGES, None)",
             "must be the pytest fixture of that name",
         ),
@@ -175,6 +184,56 @@ def test_a_report_folder_that_cannot_be_written_hides_no_failure(accepted):
 def test_another_use_is_refused(snapped, test, words):
     head = TEST.partition("@pytest")[0]
     snapped.write(test=f"{head}def test_it(heatmap_snapshot, snapshot):\n    {test}\n")
-    result = snapped.run_plain()
+    result = snapped.run_plain("--snapshot-update")
     assert result.ret == 1
     assert words in result.stdout.str()
+
+
+def test_the_name_of_a_file_does_not_depend_on_the_other_images(snapped):
+    ids = '["kitchen/1", "kitchen:1"]'
+    test = TEST.replace('["kitchen/1", "kitchen:2"]', ids)
+    snapped.write(test=test)
+    assert snapped.run_plain("--snapshot-update").ret == 0
+    assert len(snapped.files()) == 2
+    snapped.write(test=test.replace("IMAGES, heatmap", "IMAGES[1:], heatmap").replace(ids, '["kitchen:1"]'))
+    snapped.run_plain().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("place", ["elsewhere", ".venv/lib/site-packages"])
+def test_snapshots_of_an_installed_test_lie_under_the_callers_root(snapped, tmp_path, monkeypatch, place):
+    """And those of tests that were not selected stay."""
+    home = tmp_path / place if place == "elsewhere" else snapped.path / place
+    package = home / f"gates{len(place)}"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    body = TEST.replace("CHANGE", "pass").replace("def test_heatmaps", "def test_a")
+    (package / "test_gate.py").write_text(body + body[body.index("@pytest") :].replace("test_a", "test_b"))
+    snapped.path.joinpath("test_release.py").unlink()
+    snapped.path.joinpath("pytest.ini").touch()
+    monkeypatch.syspath_prepend(home)
+    name = package.name
+    snapped.run_plain("--pyargs", name, "--snapshot-update").assert_outcomes(passed=2)
+    assert not list(package.glob("**/*.h5"))
+    assert len(list(snapped.path.glob("__snapshots__/test_gate/*.h5"))) == 4
+    assert snapped.run_plain("--pyargs", f"{name}.test_gate::test_a", "--snapshot-update").ret == 0
+    assert len(snapped.files()) == 4
+    assert snapped.run_plain("--pyargs", name).ret == 0
+
+
+def test_a_test_that_skips_keeps_its_files(snapped):
+    test = TEST.replace('["integrated_gradients(steps=4)"]', '["saliency"], ids=["timm/a"]')
+    snapped.write(test=test)
+    assert snapped.run_plain("--snapshot-update").ret == 0
+    before = snapped.files()
+    snapped.write("pytest.skip('no such device')", test=test)
+    assert snapped.run_plain("--snapshot-update").ret == 0
+    assert snapped.files() == before
+    assert len(before) == 2
+
+
+def test_no_picture_where_none_are_wanted(accepted):
+    accepted.write("IMAGES[:, :, 4:12, 4:12] = -1")
+    result = accepted.run_plain("--xai-report-images=none")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["no picture: --xai-report-images=none"])
+    assert not (accepted.path / "xai-report").exists()

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("xdist", reason="needs pytest-xdist")
 from xdist.scheduler import LoadScheduling
 
+from xai_assert import cli
 from xai_assert.testing import workers
 from xai_assert.testing.scheduling import CellScheduling, Scheduling
 
@@ -197,7 +198,7 @@ def test_only_runs_with_cells_are_scheduled_by_model(collection, kind):
     assert found.nodes == [node]
 
 
-def test_the_shards_of_a_run_are_the_run(several):
+def test_the_shards_of_a_run_are_the_run(several, capsys):
     assert several.run_gates("--xai-report=whole").ret == 0
     whole = several.results("whole")
     found = {}
@@ -211,3 +212,21 @@ def test_the_shards_of_a_run_are_the_run(several):
         assert not found.keys() & mine.keys()
         found |= mine
     assert found == numbers(several, "whole")
+
+    assert cli.main(["merge", "shard1", "shard2/results.json", "-o", "merged", "--baseline", "whole/results.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "report: merged/report.html, exit status 0"
+    assert "baseline whole/results.json: 5 ok (margin 0.05, confidence 0.95)" in lines  # AF twice and FE once a method
+    assert numbers(several, "merged") == numbers(several, "whole")
+    merged = several.results("merged")
+    assert merged["summary"] == whole["summary"]
+    for cell in merged["cells"]:
+        assert [(several.path / "merged" / p["file"]).is_file() for p in cell["pictures"]] == [True, True]
+    assert (several.path / "merged" / "report.html").read_text().count("data:image/webp") == 2 * len(merged["cells"])
+
+    assert cli.main(["merge", "shard2", "-o", "half"]) == 1
+    out = capsys.readouterr().out
+    assert "no results of shard 1/2" in out
+    assert "CELLS OF GATES RAN NOWHERE: net-v7+saliency+gaussian_noise" in out
+    assert cli.main(["merge", "shard1", "shard1", "-o", "twice"]) == 2
+    assert "are both of shard 1/2" in capsys.readouterr().err

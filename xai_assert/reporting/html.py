@@ -64,7 +64,7 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         headline=_headline(cells, [record["verdict"] for record in records if _of_run(record)]),
         counts=_counts(cells),
         options={name: _plain(value) for name, value in (document.get("options") or {}).items() if value is not None},
-        baseline={name: _plain(value) for name, value in (document.get("baseline") or {}).items()},
+        baseline=(document.get("baseline") or {}).get("lines", []),
         notes=document.get("notes") or [],
         complete=document.get("complete", True),
         cells=cells,
@@ -118,7 +118,7 @@ def _cell(record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictur
     about = first.get("provenance") or {}
     perturbation = record.get("perturbation") or ""
     fraction = record.get("fraction")
-    regression = record.get("regression") or None
+    regression = list((record.get("regression") or {}).values())
     return {
         "id": name,
         "verdict": record["verdict"],
@@ -136,7 +136,7 @@ def _cell(record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictur
             for metric, score in scores.items()
             if metric not in ("af", "fe", "fe_cumulative", "asr")
         ],
-        "drop": regression and regression.get("drop"),
+        "drop": max((row["drop"] for row in regression if row["drop"] is not None), default=None),
         "marks": list(record.get("marks") or []),
         "error": record.get("error"),
         "seed": record.get("seed"),

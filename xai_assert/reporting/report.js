@@ -206,10 +206,9 @@
     }))];
   }
 
-  function regression(found) {
-    if (!found) return [];
-    const words = [none(found.drop) ? "" : `Drop ${signed(found.drop)}`, found.interval ? ` [${found.interval.map(signed).join(", ")}]` : "", none(found.p) ? "" : `, p = ${figures(found.p)}`].join("");
-    return [h("div", { class: "gate" }, h("p", {}, found.outcome ? badge(found.outcome) : ""), h("div", {}, h("p", {}, words), found.because && h("p", { class: "quiet" }, found.because)))];
+  function regression(rows) {
+    return rows.map((row) => h("div", { class: "gate" }, h("p", {}, badge(row.red ? "fail" : "pass")), h("div", {},
+      h("p", {}, h("strong", {}, row.outcome), " ", row.text), h("p", { class: "quiet" }, `margin ${row.margin}, confidence ${row.confidence}`))));
   }
 
   let open = null;

@@ -191,9 +191,9 @@ def gate(request: pytest.FixtureRequest, xai_model: Subject, xai_images: Images)
 @pytest.fixture
 def heatmap_snapshot(snapshot: Any) -> Any:
     """Syrupy's `snapshot`, for heatmaps: give it to `xa.assert_heatmap_matches`."""
-    from xai_assert.testing.snapshots import HeatmapExtension
+    from xai_assert.testing.snapshots import HeatmapSnapshot
 
-    return snapshot.use_extension(HeatmapExtension)
+    return HeatmapSnapshot.of(snapshot)
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from xai_assert.reporting import record
 from xai_assert.subject import Subject, slug
 
 if TYPE_CHECKING:
-    from xai_assert.testing.session import ModelOption, XaiSession
+    from xai_assert.testing.options import ModelOption
+    from xai_assert.testing.session import XaiSession
 
 F = TypeVar("F", bound=Callable[..., Any])
 RANKING = ("fail", "undecided", "waived", "pass")  # the verdict on a cell is the first of these among its gates

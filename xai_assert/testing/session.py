@@ -2,78 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
 
-from xai_assert import registry, resources
-from xai_assert.attributions import Method, method
+from xai_assert import registry
+from xai_assert.attributions import Method
 from xai_assert.batching import Samples
 from xai_assert.cells import Cell
 from xai_assert.datasets import bundled_images, open_data
 from xai_assert.evaluation import Evaluation
-from xai_assert.evidence import Keep, checked_keep
-from xai_assert.gates import Gate, check_gates_match, read_gates
-from xai_assert.models import load_model
+from xai_assert.gates import check_gates_match
 from xai_assert.models.builders import known_name
-from xai_assert.models.devices import resolve_device
-from xai_assert.perturbations import Perturbation, perturbation
-from xai_assert.reporting.read import check_complete, read_results
-from xai_assert.subject import Subject, slug
-from xai_assert.testing import OPTIONS, option, option_path
+from xai_assert.subject import Subject
+from xai_assert.testing import option
 from xai_assert.testing.gates import GateCheck, GateParam, param_of
+from xai_assert.testing.options import ModelOption, Options
 from xai_assert.testing.progress import Progress
 from xai_assert.testing.unchanged import State
-from xai_assert.testing.workers import in_shard, parse_shard, share_machine
+from xai_assert.testing.workers import in_shard, parse_shard
 
-T = TypeVar("T")
 Images = Samples
-MODELS = ("meter-xxs-scenes@scenes", "pixelformer-nano@scenes")
-METHODS = ("saliency", "integrated_gradients", "attention_rollout", "random", "edges")
-PERTURBATIONS = ("black", "mean", "gaussian_noise", "fgsm")
 
 
-@dataclass(frozen=True, eq=False)
-class ModelOption:
-    """One model of the run: how to load it, and how it is called if the user says so."""
-
-    spec: str | Callable[[], Any]
-    weights: str | None = None
-    alias: str | None = None
-    loaded: list[Subject] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def parse(cls, text: str) -> ModelOption:
-        """From `[ALIAS=]SPEC[@WEIGHTS]`."""
-        left, _, weights = text.partition("@")
-        alias, equals, spec = left.rpartition("=")
-        if not spec or (equals and not alias) or text.endswith("@"):
-            raise pytest.UsageError(f"--xai-model {text!r} is not of the form [ALIAS=]SPEC[@WEIGHTS]")
-        return cls(spec, weights or None, alias or None)
-
-    @property
-    def id(self) -> str:
-        return slug(self.alias or str(self.spec))
-
-    def load(self, device: torch.device) -> Subject:
-        if not self.loaded:
-            self.loaded.append(load_model(self.spec, self.weights, device, name=self.alias))
-        return self.loaded[0]
-
-
-class XaiSession:
-    """The options of a run, as objects."""
+class XaiSession(Options):
+    """The state of a run, beside its options."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+        super().__init__(config)
         self._evaluations: dict[tuple[int, int], Evaluation] = {}
         self._images: dict[Any, Images] = {}
         self._states: dict[Subject, State] = {}
@@ -83,105 +42,6 @@ class XaiSession:
         self._narrowed: set[str] | None = None
         self._named: dict[str, ModelOption] = {}
         self._mistake: pytest.UsageError | None = None
-
-    @functools.cached_property
-    def device(self) -> torch.device:
-        device = self._usage(resolve_device, self._text("device"))
-        share_machine(self.config, device)
-        return device
-
-    @functools.cached_property
-    def models(self) -> list[ModelOption]:
-        return [ModelOption.parse(text) for text in self._texts("model", MODELS)]
-
-    @functools.cached_property
-    def methods(self) -> list[Method]:
-        return [self._usage(method, name) for name in self._texts("method", METHODS)]
-
-    @functools.cached_property
-    def perturbations(self) -> list[Perturbation]:
-        return [self._usage(perturbation, name) for name in self._texts("perturbation", PERTURBATIONS)]
-
-    @functools.cached_property
-    def fractions(self) -> list[float]:
-        found = [self._number("fraction", float, text) for text in self._texts("fraction", ())]
-        for fraction in found:
-            if not 0 < fraction <= 0.5:
-                raise pytest.UsageError(f"--xai-fraction must be above 0 and at most 0.5, not {fraction}")
-        return list(dict.fromkeys(found))
-
-    @functools.cached_property
-    def seed(self) -> int:
-        return self._number("seed", int, self._text("seed"))
-
-    @functools.cached_property
-    def count(self) -> int | None:
-        """How many images the user asked for."""
-        text = self._text("images")
-        count = None if text is None else self._number("images", int, text)
-        if count is not None and count < 1:
-            raise pytest.UsageError(f"--xai-images must be at least 1, not {count}")
-        return count
-
-    @functools.cached_property
-    def keep(self) -> Keep:
-        """Of which images pictures go to the report."""
-        return self._usage(checked_keep, self._text("report-images"))
-
-    @functools.cached_property
-    def depth_scale(self) -> float:
-        scale = self._number("depth-scale", float, self._text("depth-scale"))
-        if not 0 < scale < float("inf"):
-            raise pytest.UsageError(f"--xai-depth-scale must be above 0, not {scale}")
-        return scale
-
-    @functools.cached_property
-    def data(self) -> Path | str | None:
-        path = option_path(self.config, "data")
-        if path is None or path.exists():
-            return path
-        if path.name.endswith(")"):  # nyu(...) or kitti(...): opening them says what is wrong
-            return str(self._text("data"))
-        raise pytest.UsageError(f"--xai-data: there is no {path}")
-
-    @functools.cached_property
-    def gates_path(self) -> Path:
-        return option_path(self.config, "gates") or resources.suites() / "gates.toml"
-
-    @functools.cached_property
-    def baseline(self) -> Path | None:
-        """results.json of an accepted run, which can be read."""
-        path = option_path(self.config, "baseline")
-        if path and option(self.config, "shard"):
-            raise pytest.UsageError(
-                "--xai-baseline needs the whole run, and --xai-shard makes a part of it; give the baseline to "
-                "`xai-assert merge --baseline`"
-            )
-        if path:
-            self._usage(lambda: check_complete(read_results(path), path, "a baseline must be"))
-        return path
-
-    @functools.cached_property
-    def margin(self) -> float:
-        margin = self._number("margin", float, self._text("margin"))
-        if not 0 <= margin < float("inf"):
-            raise pytest.UsageError(f"--xai-margin must be at least 0, not {margin}")
-        return margin
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether the user asked for a part of the tests only: other cells of a baseline may then be missing."""
-        options = (self.config.option.keyword, self.config.option.markexpr)
-        return any(options) or any("::" in argument for argument in self.config.args)
-
-    def check_options(self) -> None:
-        """Say a mistake before anything is computed, also in what this test would not need."""
-        _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
-        _ = self.keep, self.margin, self.baseline
-
-    @functools.cached_property
-    def gates(self) -> list[Gate]:
-        return self._usage(read_gates, self.gates_path)
 
     def remember(self, params: Sequence[GateParam], narrowed: Sequence[str]) -> None:
         """The cells of one decorated test, and the dimensions that its decorator narrows: the run is narrowed in those
@@ -302,29 +162,3 @@ class XaiSession:
         if self.data is None:
             return bundled_images(subject.card, limit=self.count)
         return open_data(self.data, subject.card, depth_scale=self.depth_scale, limit=self.count)
-
-    def _text(self, name: str) -> Any:
-        return option(self.config, name) or OPTIONS[name][1]
-
-    def _texts(self, name: str, default: Sequence[str]) -> list[str]:
-        fallback = OPTIONS[name][1]
-        return list(option(self.config, name) or ([fallback] if fallback else default))
-
-    def _number(self, name: str, kind: Callable[[str], T], text: str) -> T:
-        try:
-            return kind(text)
-        except ValueError:
-            raise pytest.UsageError(f"--xai-{name} must be a number, not {text!r}") from None
-
-    def _usage(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call it; a mistake in what the user asked for, which our own code found, ends the run with its text alone.
-
-        What the user's code raises (a model's factory, a data set) is shown with its traceback.
-        """
-        try:
-            return function(*arguments)
-        except (ValueError, TypeError, ImportError) as error:
-            raised_in = [frame.filename for frame in traceback.extract_tb(error.__traceback__)][-1]
-            if not Path(raised_in).is_relative_to(resources.PACKAGE):
-                raise
-            raise pytest.UsageError(f"xai-assert: {error}") from error
