@@ -82,7 +82,8 @@ def test_what_gets_no_gate(results, tmp_path, what, because):
 
 def test_a_new_file_begins_with_the_gates_on_the_run(results, tmp_path):
     calibrate([results(record())], tmp_path / "gates.toml")
-    assert [gate.metric for gate in read_gates(tmp_path / "gates.toml")] == ["finite", "passes", "bias", "af"]
+    ours = ["finite", "passes", "bias", *["passes_per_image"] * 5]
+    assert [gate.metric for gate in read_gates(tmp_path / "gates.toml")] == [*ours, "af"]
 
 
 def test_hand_written_gates_and_other_cells_stay(results, tmp_path):
@@ -156,7 +157,7 @@ def test_a_link_stays_a_link(results, tmp_path):
     (tmp_path / "link.toml").symlink_to(tmp_path / "gates.toml")
     calibrate([results(record())], tmp_path / "link.toml")
     assert (tmp_path / "link.toml").is_symlink()
-    assert len(read_gates(tmp_path / "gates.toml")) == 4
+    assert len(read_gates(tmp_path / "gates.toml")) == 9  # eight on the run, and the cell
 
 
 def test_a_file_without_the_marker_is_left_alone(results, tmp_path):

@@ -142,12 +142,17 @@ def test_the_suites_run_on_a_users_model(project):
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "soundness: 5 of 5 gates on the run itself pass",
+            "soundness: 7 of 7 gates on the run itself pass",
             "no method gets a verdict on net-v7: no gate in suites/gates.toml matches its cells (add*",
         ]
     )
     cells = [c for c in project.results()["cells"] if c["method"] == "random" and c.get("of_run")]
-    assert {g["metric"] for c in cells for g in c["gates"]} == {"finite", "passes", "bias"}
+    assert {g["metric"] for c in cells for g in c["gates"]} == {
+        "finite",
+        "passes",
+        "bias",
+        "passes_per_image",
+    }
 
 
 @pytest.mark.parametrize(

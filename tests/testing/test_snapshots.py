@@ -44,9 +44,7 @@ def test_nothing_stored_is_red_and_says_what_to_do(snapped):
     result = snapped.run_plain()
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        [
-            "E *heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1: no stored heatmap; run with --snap*"
-        ]
+        ["E *heatmap of net-v7 / integrated_gradients(steps=4) on kitchen/1: no stored heatmap; run with --snap*"]
     )
     assert snapped.files() == []
 
