@@ -119,7 +119,10 @@ def test_it_says_what_was_run():
     run = cell(of_run=True, verdict="fail")
     page = render(
         document(
-            [cell(), run], complete=False, notes=["a line & more"], baseline={"lines": ["baseline old.json: 1 ok"]}
+            [cell(), run],
+            complete=False,
+            notes=["a line & more"],
+            baseline={"lines": ["baseline old.json: 1 missing"], "red": True},
         ),
         None,
     )
@@ -131,7 +134,7 @@ def test_it_says_what_was_run():
         "old.json",
         "torch 2.15.0<",
         "saliency, random",
-        "None of 1 judged cells is red, 1 of 1 gates on the run itself red",
+        "None of 1 judged cells is red, 1 of 1 gates on the run itself red, and the baseline is not met",
     ):
         assert words in page
     assert len(embedded(page)["cells"]) == 1  # gates on the run are no cells

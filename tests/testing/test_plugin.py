@@ -1,11 +1,14 @@
 """The plugin as a user meets it: exit status, table, results.json, JUnit, and what it says when something is wrong."""
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+
+from xai_assert.testing import OPTIONS
 
 CELLS = ["net-v7+saliency+gaussian_noise", "net-v7+random+gaussian_noise"]
 
@@ -187,6 +190,8 @@ def test_a_wrong_gates_file_ends_the_run_with_a_sentence(project, gates, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["--xai-shard=3/2"], "--xai-shard must be I/N with I from 1 to N, such as 2/3, not '3/2'"),
+        (["--xai-margin=-1"], "--xai-margin must be at least 0"),
         (["--xai-method=salency"], "unknown method 'salency'; did you mean 'saliency'?"),
         (["--xai-perturbation=blak"], "unknown perturbation 'blak'; did you mean 'black'?"),
         (["--xai-seed=one"], "--xai-seed must be a number, not 'one'"),
@@ -242,15 +247,16 @@ def test_workers_lose_and_repeat_nothing(project):
     assert len(project.results("two")["cells"]) == 2
 
 
-def test_an_unrelated_run_imports_nothing_heavy(tmp_path):
+@pytest.mark.parametrize("arguments", [[], ["-n1"]], ids=["alone", "controller of xdist"])
+def test_an_unrelated_run_imports_nothing_heavy(tmp_path, arguments):
     code = (
         "import sys, pytest\n"
         "class Look:\n"
         "    def pytest_unconfigure(self):\n"
         "        print('OURS', *sorted(m for m in sys.modules if m.split('.')[0] == 'xai_assert'))\n"
-        "        heavy = {'torch', 'numpy', 'scipy', 'PIL', 'h5py'}\n"
+        "        heavy = {'torch', 'timm', 'numpy', 'scipy', 'PIL', 'h5py', 'matplotlib', 'jinja2', 'captum'}\n"
         "        print('HEAVY', *sorted({m.split('.')[0] for m in sys.modules} & heavy))\n"
-        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest'], plugins=[Look()]))\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *{arguments}], plugins=[Look()]))\n"
     )
     (tmp_path / "test_plain.py").write_text("def test_plain(): pass\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -281,3 +287,19 @@ def test_a_plan_says_passes_and_minutes_and_runs_nothing(project):
     )
     assert "passed" not in result.stdout.str()
     assert not (project.path / "xai-report").exists()
+
+
+def test_a_run_is_clean_under_strict_settings(project):
+    pytester_ini = "[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-config\n"
+    project.path.joinpath("pytest.ini").write_text(pytester_ini)
+    result = project.run_gates("-W", "error", *suite(), "--xai-method=saliency", "--xai-method=random", gates=False)
+    assert result.ret == 0
+    assert "warning" not in result.stdout.str().lower()
+
+
+def test_every_option_is_in_the_help_under_its_own_group(project):
+    lines = project.run_gates("--help").stdout.lines
+    start = lines.index("xai-assert: tests for explanations:")
+    end = start + 1 + next(n for n, line in enumerate(lines[start + 1 :]) if line and not line.startswith(" "))
+    group = " ".join(lines[start:end])
+    assert set(re.findall(r"--xai-([a-z-]+)[ =]", group)) == set(OPTIONS)

@@ -9,8 +9,8 @@ pytest.importorskip("xdist", reason="needs pytest-xdist")
 from xdist.scheduler import LoadScheduling
 
 from xai_assert import cli
-from xai_assert.testing import workers
-from xai_assert.testing.scheduling import CellScheduling, Scheduling
+from xai_assert.testing import Scheduling, workers
+from xai_assert.testing.scheduling import CellScheduling
 
 CELLS = [
     f"suites/test_fidelity.py::test_fidelity[{model}+{method}+{perturbation}]"

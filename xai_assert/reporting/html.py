@@ -61,7 +61,11 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         cell["position"] = position
     return _template().render(
         about=_about(document),
-        headline=_headline(cells, [record["verdict"] for record in records if _of_run(record)]),
+        headline=_headline(
+            cells,
+            [record["verdict"] for record in records if _of_run(record)],
+            bool((document.get("baseline") or {}).get("red")),
+        ),
         counts=_counts(cells),
         options={name: _plain(value) for name, value in (document.get("options") or {}).items() if value is not None},
         baseline=(document.get("baseline") or {}).get("lines", []),
@@ -210,14 +214,15 @@ def _data(record: Record) -> str | None:
     return re.sub(r"^<(.*?)(, for [^,]*)?>$", r"\1", str(data)) if data else None
 
 
-def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str]) -> str:
+def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str], fell: bool) -> str:
     judged = sum(bool(cell["gates"]) or cell["verdict"] in RED for cell in cells)
     red = sum(cell["verdict"] in RED for cell in cells)
     words = (
         f"{red or 'None'} of {judged} judged cells {'is' if red < 2 else 'are'} red" if judged else "No cell was judged"
     )
     unsound = sum(verdict in RED for verdict in of_run)
-    return words + (f", {unsound} of {len(of_run)} gates on the run itself red" if unsound else "")
+    words += f", {unsound} of {len(of_run)} gates on the run itself red" if unsound else ""
+    return words + (", and the baseline is not met" if fell else "")
 
 
 def _counts(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -7,8 +7,9 @@ heavy is imported where it is used (a test lists `sys.modules`).
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -258,28 +259,12 @@ def pytest_runtest_makereport(
     running = item.stash.get(_RUNNING, None)
     records = running.records if running else []
     is_gate = isinstance(item, pytest.Function) and hasattr(item.function, "xai_gates")
-    if records or is_gate:
-        from xai_assert.testing.reports import complete, set_properties
+    red_snapshot = call.excinfo is not None and "heatmap_snapshot" in getattr(item, "fixturenames", ())
+    if not (records or is_gate or red_snapshot):
+        return (yield)
+    from xai_assert.testing.reports import make_report
 
-        records = complete(item, call, records, is_gate)
-        if call.when == "call":  # before the report exists: JUnit reads the teardown report's copy
-            set_properties(item, records)
-    section = None
-    if call.excinfo is not None and "heatmap_snapshot" in getattr(item, "fixturenames", ()):
-        from xai_assert.testing.snapshots import snapshot_section
-
-        section = snapshot_section(item, call.excinfo.value, report_folder(item.config))
-    report = yield
-    if section:
-        report.sections.append(("xai_assert", section))
-    if records and (call.when == "call" or report.outcome != "passed"):
-        if report.outcome == "passed":
-            for record in records:  # an assertion that the test expected to fail is nobody's red cell
-                if "cell" not in record and record["verdict"] in ("fail", "undecided"):
-                    record["verdict"] = "caught"
-        vars(report)["xai_records"] = [record | {"nodeid": item.nodeid} for record in records]
-        records.clear()
-    return report
+    return (yield from make_report(item, call, records, is_gate))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -290,6 +275,33 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     finally:
         if subject is not None and _SESSION in item.config.stash:
             session_of(item.config).check_unchanged(subject)
+
+
+CELL = re.compile(r"\[([\w.-]+)\+([\w.-]+)\+[\w.+-]+\]$")  # the end of a cell's node id: model+method+perturbation
+
+
+class Scheduling:
+    """Xdist's usual scheduling, unless the first collection shows that there are cells among the tests."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        from xdist.scheduler import LoadScheduling
+
+        self._arguments = config, log
+        self._inner: Any = LoadScheduling(config, log)
+        self._decided = False
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        if not self._decided and any(map(CELL.search, collection)):
+            from xai_assert.testing.scheduling import CellScheduling
+
+            usual, self._inner = self._inner, CellScheduling(*self._arguments)
+            for known in usual.nodes:
+                self._inner.add_node(known)
+        self._decided = True
+        self._inner.add_node_collection(node, collection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 class Worker:
@@ -313,8 +325,6 @@ class Controller:
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         if config.getoption("dist") != "load":  # somebody chose
             return None
-        from xai_assert.testing.scheduling import Scheduling
-
         return Scheduling(config, log)
 
     @pytest.hookimpl(optionalhook=True)

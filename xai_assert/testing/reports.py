@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from xai_assert.reporting.record import Record, make_record, strips
 from xai_assert.reporting.results import NOT_JUDGED, document, exit_status, summary
 from xai_assert.testing import OPTIONS, option, option_path, report_folder, session_of
 from xai_assert.testing.gates import GateParam, param_of
+from xai_assert.testing.snapshots import snapshot_section
 from xai_assert.testing.workers import in_shard, parse_shard
 
 PROPERTY = "xai_"
@@ -25,6 +27,29 @@ UNTRAINED = (
     "its weights are random, and AF on an untrained network says nothing of a release; "
     "give trained ones: --xai-model NAME@FILE"
 )
+
+
+def make_report(
+    item: pytest.Item, call: pytest.CallInfo[None], records: list[Record], is_gate: bool
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Around pytest's own: hang on the report what was measured, and under a failure what to look at."""
+    records = complete(item, call, records, is_gate)
+    if call.when == "call":  # before the report exists: JUnit reads the teardown report's copy
+        set_properties(item, records)
+    section = None
+    if call.excinfo is not None and "heatmap_snapshot" in getattr(item, "fixturenames", ()):
+        section = snapshot_section(item, call.excinfo.value, report_folder(item.config))
+    report = yield
+    if section:
+        report.sections.append(("xai_assert", section))
+    if records and (call.when == "call" or report.outcome != "passed"):
+        if report.outcome == "passed":
+            for record in records:  # an assertion that the test expected to fail is nobody's red cell
+                if "cell" not in record and record["verdict"] in ("fail", "undecided"):
+                    record["verdict"] = "caught"
+        vars(report)["xai_records"] = [record | {"nodeid": item.nodeid} for record in records]
+        records.clear()
+    return report
 
 
 def complete(item: pytest.Item, call: pytest.CallInfo[None], records: list[Record], is_gate: bool) -> list[Record]:

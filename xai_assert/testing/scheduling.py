@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
 
-from xdist.scheduler import LoadScheduling, LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from xai_assert.testing.workers import CELL, Group, groups, models_of
+from xai_assert.testing import CELL
+from xai_assert.testing.workers import Group, groups
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -46,23 +45,3 @@ def shares_computation(nodeid: str, other: str) -> bool:
     """Whether two tests are the same, or cells of the same model and method."""
     mine, its = CELL.search(nodeid), CELL.search(other)
     return nodeid == other or bool(mine and its and mine.groups() == its.groups())
-
-
-class Scheduling:
-    """Xdist's usual scheduling, unless the first collection shows that there are cells among the tests."""
-
-    def __init__(self, config: Any, log: Any) -> None:
-        self._make_for_cells = functools.partial(CellScheduling, config, log)
-        self._inner: Any = LoadScheduling(config, log)
-        self._decided = False
-
-    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        if not self._decided and models_of(collection):
-            usual, self._inner = self._inner, self._make_for_cells()
-            for known in usual.nodes:
-                self._inner.add_node(known)
-        self._decided = True
-        self._inner.add_node_collection(node, collection)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-CELL = re.compile(r"\[([\w.-]+)\+([\w.-]+)\+[\w.+-]+\]$")  # the id of a cell: model+method+perturbation
+from xai_assert.testing import CELL
+
 PART = re.compile(r"\[([\w.-]+)(?:\+([\w.-]+))?\]$")  # other tests of a model, or of a model and a method
 
 Group = tuple[str, ...]
