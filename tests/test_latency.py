@@ -348,3 +348,16 @@ class TestPrediction:
         subject = xa.describe(Slow(Squares(draw(3, 8, 8)), clock, jumps, back=2.0), name="slow", **STATISTICS)
         target = subject.card.task.target(None)
         assert measure_speed(subject, IMAGES[:4], target) == Speed(1 / 4, 3 / 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnGpu:
+    def test_memory_is_reported_and_time_is_not_that_of_the_launch(self):
+        network = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Tanh(), nn.Conv2d(64, 1, 3, padding=1)).cuda()
+        images = torch.randn(4, 3, 256, 256, device="cuda")
+        found = attribution_latency(network, "saliency", images, **STATISTICS)
+        # a gradient pass keeps the 64 channels of both inner layers, (4, 64, 256, 256) float32 each
+        assert found.peak_memory >= 2 * 4 * 64 * 256 * 256 * 4
+        assert found.value > 1  # a gradient pass is a forward pass and more
+        assert found.passes == (0, 1)

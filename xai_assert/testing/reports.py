@@ -121,6 +121,8 @@ def finish(
 ) -> tuple[list[str], int]:
     """Write the report folder and the step summary; lines for the end of the run, and its exit status."""
     records += lost(records, planned, config, status)
+    place = {plan["nodeid"]: number for number, plan in enumerate(planned)}
+    records.sort(key=lambda record: place.get(record.get("nodeid"), len(place)))  # workers finish in any order
     notes = verdict_notes(records, config)
     options = {name: option(config, name) or default for name, (_, default, _) in OPTIONS.items()}
     status, words = judged(config, records, status)
