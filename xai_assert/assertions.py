@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai_assert.batching import Samples
 from xai_assert.evaluation import Evaluation, EvaluationOptions
-from xai_assert.evidence import Evidence
+from xai_assert.evidence import Kept
 from xai_assert.explain import Control, explain
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.faithfulness import GROUPS, Mode
@@ -65,7 +65,7 @@ def assert_attribution_fidelity(
     __tracebackhide__ = True
     bound = Bound(min_af, max_af, confidence, beats, label="_af")
     evaluation = as_evaluation(subject, images, options)
-    evaluation.keep = record.pictures_wanted(evaluation.keep)
+    record.want_pictures(evaluation)
     measure = functools.partial(
         attribution_fidelity,
         evaluation,
@@ -76,7 +76,7 @@ def assert_attribution_fidelity(
         asr=asr,
     )
     score = measure(method)
-    seen = evaluation.evidence(method, perturbation, fraction)
+    seen = evaluation.take_evidence(method, perturbation, fraction)
     settle(score, bound, evaluation, control=lambda: measure("random"), evidence=seen)
     return score
 
@@ -154,7 +154,7 @@ def settle(
     evaluation: Evaluation | None = None,
     *,
     control: Control | None = None,
-    evidence: Sequence[Evidence] = (),
+    evidence: Sequence[Kept] = (),
 ) -> None:
     """Judge, record, and raise with the explanation if it did not pass."""
     __tracebackhide__ = True

@@ -17,7 +17,7 @@ from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples,
 from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
 from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
-from xai_assert.evidence import Evidence, Keep, Keeper
+from xai_assert.evidence import Develop, Keep, Keeper, Kept
 from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, Seen, check_rules, sign_agreement
 from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
@@ -98,6 +98,7 @@ class Evaluation:
         self.passes = Passes()
         self.progress: Callable[[str, int, int], None] = lambda what, done, total: None  # told after each batch
         self.keep: Keep = "none"  # of which images what they were shown is kept, for pictures
+        self.develop: Develop | None = None  # makes pictures of it at once if all images are kept
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
@@ -175,11 +176,11 @@ class Evaluation:
         each = passes_an_image(wanted, [self._planned[wanted.key][key] for key in outcomes])
         return each and Passes(each.forward * len(self.source), each.gradient * len(self.source))
 
-    def evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Evidence]:
-        """What was kept (`keep`) while a fidelity cell was measured, the worst image first."""
+    def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
+        """What was kept (`keep`) while a fidelity cell was measured, the worst image first. It is large: given once."""
         cell = FidelityCell(as_perturbation(perturbation), fraction)
         keeper = self._keepers.get(as_method(method).key)
-        return keeper.of(cell.key) if keeper else []
+        return keeper.take(cell.key) if keeper else []
 
     @property
     def image_ids(self) -> tuple[ImageId, ...]:
@@ -224,7 +225,7 @@ class Evaluation:
         failed: dict[Any, Failure] = {}
         ids: list[ImageId] = []
         if self.keep != "none":
-            self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card))
+            self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card, self.develop))
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))

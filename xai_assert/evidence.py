@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -49,31 +49,53 @@ class Evidence:
     card: Card
 
 
+@dataclass(frozen=True)
+class Print:
+    """Evidence that was made a picture at once (a WebP; empty if that failed), because all images are kept."""
+
+    image_id: ImageId
+    value: float
+    webp: bytes
+
+
+Kept = Evidence | Print
+Develop = Callable[[Evidence], bytes]
+
+
 class Keeper:
-    """Keeps the evidence of the worst and of the best image of each cell, or of all, while the batches go by."""
+    """Keeps the evidence of the worst and of the best image of each cell, or of all, while the batches go by.
 
-    def __init__(self, which: Keep, card: Card) -> None:
+    Of all images what is kept is what `develop` makes of it: else memory would grow with the data set.
+    """
+
+    def __init__(self, which: Keep, card: Card, develop: Develop | None = None) -> None:
         self._which, self._card = which, card
-        self._kept: dict[Any, dict[ImageId, Evidence]] = {}
+        self._develop = develop if which == "all" else None
+        self._kept: dict[Any, dict[ImageId, Kept]] = {}
 
-    def of(self, cell: Any) -> list[Evidence]:
-        """The evidence of a cell, the worst image first."""
-        return sorted(self._kept.get(cell, {}).values(), key=lambda evidence: evidence.value)
+    def take(self, cell: Any) -> list[Kept]:
+        """What is kept of a cell, the worst image first; it is kept no longer."""
+        return sorted(self._kept.pop(cell, {}).values(), key=lambda kept: kept.value)
 
     def look(self, cell: Any, prepared: Prepared, seen: Sequence[Seen], measured: Measured) -> None:
         """See one batch of a cell; a batch that is done again, because memory ran out, is kept once."""
         relevant, irrelevant, responsive = errors(measured, "prediction")
         values = torch.where(responsive, fidelity(relevant, irrelevant), 0.0).tolist()
-        kept = self.of(cell)
+        kept = self.take(cell)
         found: Sequence[int] = range(len(values))
         if self._which == "worst":
             low, high = (kept[0].value, kept[-1].value) if kept else (math.inf, -math.inf)
             ends = dict.fromkeys((min(found, key=values.__getitem__), max(found, key=values.__getitem__)))
             found = [i for i in ends if values[i] < low or values[i] > high]
-        kept += [self._evidence(i, values[i], prepared, seen) for i in found]
+        kept += [self._developed(self._evidence(i, values[i], prepared, seen)) for i in found]
         kept.sort(key=lambda evidence: evidence.value)
         kept = kept if self._which == "all" else [kept[0], kept[-1]]
         self._kept[cell] = {evidence.image_id: evidence for evidence in kept}
+
+    def _developed(self, evidence: Evidence) -> Kept:
+        if self._develop is None:
+            return evidence
+        return Print(evidence.image_id, evidence.value, self._develop(evidence))
 
     def _evidence(self, i: int, value: float, prepared: Prepared, seen: Sequence[Seen]) -> Evidence:
         def copy(of: Tensor) -> Tensor:

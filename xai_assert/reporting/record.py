@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import xai_assert
-from xai_assert.evidence import Evidence, Keep
+from xai_assert.evaluation import Evaluation
+from xai_assert.evidence import Evidence, Keep, Kept, Print
 from xai_assert.metrics import FidelityScore, Score
 
 Record = dict[str, Any]
@@ -34,21 +35,40 @@ def add(make: Callable[[], Record]) -> None:
         listener.records.append(make())
 
 
-def pictures_wanted(otherwise: Keep) -> Keep:
-    """Of which images the running test wants pictures."""
+def want_pictures(evaluation: Evaluation) -> None:
+    """Have an evaluation keep what the running test wants pictures of."""
     listener = current()
-    return listener.pictures if listener else otherwise
+    if listener:
+        evaluation.keep, evaluation.develop = listener.pictures, developed
 
 
-def strips(evidence: Sequence[Evidence]) -> list[Record]:
-    """The worst and the best image of a cell, or all, as pictures; whoever writes the report puts them into files."""
+def developed(evidence: Evidence) -> bytes:
+    """A strip; of evidence that cannot be drawn nothing, for a picture must not end a measurement."""
     from xai_assert.reporting.pictures import strip  # matplotlib, which a run without pictures does not need
 
-    roles = ["worst", *[""] * (len(evidence) - 2), "best"]
-    return [
-        {"image_id": str(e.image_id), "value": e.value, "role": role, "webp": base64.b64encode(strip(e)).decode()}
-        for role, e in zip(roles, evidence, strict=False)
-    ]
+    try:
+        return strip(evidence)
+    except Exception:
+        return b""
+
+
+def strips(kept: Sequence[Kept]) -> list[Record]:
+    """The worst and the best image of a cell, or all, as pictures; whoever writes the report puts them into files.
+
+    Raises:
+        ValueError: one could not be made.
+    """
+    from xai_assert.reporting.pictures import strip
+
+    roles = ["worst", *[""] * (len(kept) - 2), "best"]
+    found = []
+    for role, one in zip(roles, kept, strict=False):
+        webp = one.webp if isinstance(one, Print) else strip(one)
+        if not webp:
+            raise ValueError(f"image {one.image_id} could not be drawn")
+        about: Record = {"image_id": str(one.image_id), "value": one.value, "role": role}
+        found.append(about | {"webp": base64.b64encode(webp).decode()})
+    return found
 
 
 def gate_record(metric: str, bound: str, outcome: str, because: str, **more: Any) -> Record:

@@ -223,5 +223,5 @@ class GateCheck:
         about = self.param.about() | {"data": self._data, "asked": self.param.asked, **more}
         if "af" in scores and not self.param.of_run:
             cell = (self.param.method, self.param.perturbation, self.param.name.fraction)
-            about["pictures"] = self.evaluation.evidence(*cell)
+            about["pictures"] = self.evaluation.take_evidence(*cell)
         record.add(lambda: record.make_record(scores, gates, verdict, **about))

@@ -17,6 +17,7 @@ from xai_assert.datasets import bundled_images, open_data
 from xai_assert.evaluation import Evaluation
 from xai_assert.gates import check_gates_match
 from xai_assert.models.builders import known_name
+from xai_assert.reporting.record import developed
 from xai_assert.subject import Subject
 from xai_assert.testing import option
 from xai_assert.testing.gates import GateCheck, GateParam, param_of
@@ -102,7 +103,7 @@ class XaiSession(Options):
         if key not in self._evaluations:
             found = self._evaluations[key] = Evaluation(subject, images, seed=self.seed)
             found.progress = Progress(self.config)
-            found.keep = self.keep
+            found.keep, found.develop = self.keep, developed
             for param in self._planned:
                 if param.name.model == subject.name:
                     found.plan(param.method, param.cells())
