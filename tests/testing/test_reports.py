@@ -64,6 +64,26 @@ def test_an_assertion_of_a_users_own_test_has_pictures_too(project):
     assert len(files(project, "out")) == 2
 
 
+def test_an_assertion_of_a_fixture_keeps_its_pictures(project):
+    project.makepyfile(
+        test_release="""
+        import pytest, usermodel, torch, xai_assert as xa
+
+        @pytest.fixture
+        def checked():
+            xa.assert_attribution_fidelity(usermodel.build(), "saliency", torch.rand(6, 3, 16, 16), min_af=0.5)
+
+        def test_mine(checked):
+            pass
+        """
+    )
+    result = project.run_gates("--xai-report=out", gates=False)
+    assert result.ret == 0
+    (record,) = project.results("out")["cells"]
+    assert "pictures_error" not in record
+    assert len(files(project, "out")) == 2
+
+
 def test_a_picture_that_cannot_be_made_does_not_end_the_run(project, monkeypatch):
     def broken(evidence):
         raise ValueError("no colours today")

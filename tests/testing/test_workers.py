@@ -176,6 +176,15 @@ def test_a_crashed_worker_loses_only_its_own_unfinished_cells(several):
     result.stdout.fnmatch_lines(["error: net-v7 kills: the worker of pytest-xdist that was to measure it crashed"])
 
 
+def test_cells_that_were_not_to_run_are_not_lost(several):
+    several.path.joinpath("mine.toml").write_text('[[gate]]\nmetric = "af"\nmethod = "random"\nmin = 0.9\n')
+    stopped = several.run_gates("-n2", "-x", "--xai-report=stopped", inprocess=False)
+    assert stopped.ret != 0
+    results = several.results("stopped")
+    assert results["complete"] is False
+    assert "error" not in results["summary"]
+
+
 def test_other_projects_and_a_scheduling_that_was_chosen_are_left_alone(several):
     several.makepyfile(test_release="import pytest\n@pytest.mark.parametrize('i', range(8))\ndef test_plain(i): pass\n")
     result = several.run_gates("-n2", "--dist=worksteal", "-v", model=False, gates=False, inprocess=False)

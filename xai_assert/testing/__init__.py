@@ -309,7 +309,8 @@ class Worker:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if _SESSION in session.config.stash:
-            session.config.workeroutput["xai_planned"] = session_of(session.config).planned  # type: ignore[attr-defined]
+            run = session_of(session.config)
+            session.config.workeroutput["xai_cells"] = (run.planned, run.here)  # type: ignore[attr-defined]
 
 
 class Controller:
@@ -318,7 +319,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.records: list[dict[str, Any]] = []
-        self.planned: list[dict[str, Any]] = []
+        self.cells: tuple[list[dict[str, Any]], list[str]] = ([], [])  # of the whole run, and the tests of this one
         self.notes: list[str] = []
 
     @pytest.hookimpl(optionalhook=True)
@@ -329,7 +330,7 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        self.planned = self.planned or getattr(node, "workeroutput", {}).get("xai_planned", [])
+        self.cells = getattr(node, "workeroutput", {}).get("xai_cells", self.cells)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -351,9 +352,11 @@ class Controller:
         from xai_assert.testing.reports import finish
 
         if _SESSION in self.config.stash:
-            self.planned = session_of(self.config).planned
-        stopped = bool(session.shouldstop or session.shouldfail)
-        self.notes, status = finish(self.config, self.records, self.planned, int(exitstatus), stopped=stopped)
+            self.cells = session_of(self.config).planned, session_of(self.config).here
+        (planned, here), stopped = self.cells, bool(session.shouldstop or session.shouldfail)
+        self.notes, status = finish(
+            self.config, self.records, int(exitstatus), planned=planned, here=here, stopped=stopped
+        )
         session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

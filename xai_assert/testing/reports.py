@@ -17,7 +17,6 @@ from xai_assert.reporting.results import NOT_JUDGED, document, exit_status, summ
 from xai_assert.testing import OPTIONS, option, option_path, report_folder, session_of
 from xai_assert.testing.gates import GateParam, param_of
 from xai_assert.testing.snapshots import snapshot_section
-from xai_assert.testing.workers import in_shard, parse_shard
 
 PROPERTY = "xai_"
 VERDICTS = ("pass", "fail", "undecided", "waived", "error", "not run", "not applicable", "caught")
@@ -90,6 +89,9 @@ def _goodness(record: Record) -> tuple[bool, float]:
 def add_pictures(record: Record) -> None:
     """Turn what a record keeps for its pictures into pictures; one that cannot be made must not end the run."""
     evidence, record["pictures"] = record.get("pictures") or [], []
+    if evidence and isinstance(evidence[0], dict):  # an assertion of a fixture, seen in setup already
+        record["pictures"] = evidence
+        return
     try:
         record["pictures"] = strips(evidence)
     except Exception as error:
@@ -117,10 +119,23 @@ def set_properties(item: pytest.Item, records: list[Record]) -> None:
 
 
 def finish(
-    config: pytest.Config, records: list[Record], planned: list[Record], status: int, *, stopped: bool = False
+    config: pytest.Config,
+    records: list[Record],
+    status: int,
+    *,
+    planned: list[Record],
+    here: list[str],
+    stopped: bool = False,
 ) -> tuple[list[str], int]:
-    """Write the report folder and the step summary; lines for the end of the run, and its exit status."""
-    records += lost(records, planned, config, status)
+    """Write the report folder and the step summary; lines for the end of the run, and its exit status.
+
+    Args:
+        planned: every cell of the whole run.
+        here: the tests that were to run in this one, which may be a shard, or narrowed.
+        stopped: the run ended before all of them did.
+    """
+    if config.pluginmanager.hasplugin("dsession") and status in (0, 1) and not stopped:
+        records += lost(records, [plan for plan in planned if plan["nodeid"] in set(here)])
     place = {plan["nodeid"]: number for number, plan in enumerate(planned)}
     records.sort(key=lambda record: place.get(record.get("nodeid"), len(place)))  # workers finish in any order
     notes = verdict_notes(records, config)
@@ -131,8 +146,12 @@ def finish(
     notes += [f"pictures of {len(failed)} cells could not be made ({failed[0]})"] if failed else []
     content = document(records, complete=not stopped and status in (0, 1, NOT_JUDGED), options=options)
     content |= {"shard": option(config, "shard"), "planned": planned, "notes": list(notes), "exit_status": status}
-    if option(config, "baseline") and content["complete"]:
-        notes += against_baseline(config, content)
+    if option(config, "baseline"):
+        notes += (
+            against_baseline(config, content)
+            if content["complete"]
+            else ["NOT COMPARED with the baseline: the run is not complete"]
+        )
         status = content["exit_status"]
     if [r for r in records if "cell" in r] or (records and option(config, "report")):
         folder = report_folder(config)
@@ -181,16 +200,11 @@ def against_baseline(config: pytest.Config, content: dict[str, Any]) -> list[str
     return list(content["notes"][before:])
 
 
-def lost(records: list[Record], planned: list[Record], config: pytest.Config, status: int) -> list[Record]:
+def lost(records: list[Record], planned: list[Record]) -> list[Record]:
     """Records of the cells that a crashed worker of pytest-xdist took with it."""
-    workers = config.pluginmanager.hasplugin("dsession")
-    if not workers or status not in (0, 1):  # an interrupted run is incomplete, and says so
-        return []
     measured = {record.get("nodeid") for record in records}
-    shard = option(config, "shard")
-    here = in_shard([p["nodeid"] for p in planned], parse_shard(shard)) if shard else [True] * len(planned)
-    missing = [p for p, mine in zip(planned, here, strict=True) if mine and p["nodeid"] not in measured]
-    return [make_record({}, [], "error", data=None, **(p | {"error": CRASHED})) for p in missing]
+    missing = [plan for plan in planned if plan["nodeid"] not in measured]
+    return [make_record({}, [], "error", data=None, **(plan | {"error": CRASHED})) for plan in missing]
 
 
 def add_step_summary(records: list[Record], notes: list[str]) -> list[str]:

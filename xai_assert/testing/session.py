@@ -39,6 +39,7 @@ class XaiSession(Options):
         self._states: dict[Subject, State] = {}
         self._planned: list[GateParam] = []
         self.planned: list[dict[str, Any]] = []
+        self.here: list[str] = []
         self._params: list[GateParam] = []
         self._narrowed: set[str] | None = None
         self._named: dict[str, ModelOption] = {}
@@ -135,6 +136,7 @@ class XaiSession(Options):
                 raise
             self._mistake = error  # a worker of xdist has nobody to tell now: its tests say it
         self._planned = [param for param in map(param_of, items) if param]
+        self.here = [item.nodeid for item in items if param_of(item)]
 
     def work(self) -> dict[str, list[tuple[Method, list[Cell]]]]:
         """By the name of the model, the cells of each method that will be computed."""
