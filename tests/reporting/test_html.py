@@ -122,7 +122,11 @@ def test_it_says_what_was_run():
             [cell(), run],
             complete=False,
             notes=["a line & more"],
-            baseline={"lines": ["baseline old.json: 1 missing"], "red": True},
+            baseline={
+                "lines": ["baseline old.json: 1 missing"],
+                "red": True,
+                "rows": {"x": {"outcome": "missing", "red": True}},
+            },
         ),
         None,
     )
@@ -134,7 +138,7 @@ def test_it_says_what_was_run():
         "old.json",
         "torch 2.15.0<",
         "saliency, random",
-        "None of 1 judged cells is red, 1 of 1 gates on the run itself red, and the baseline is not met",
+        "None of 1 judged cells is red, 1 of 1 gates on the run itself red, and the baseline is not met (1 missing)",
     ):
         assert words in page
     assert len(embedded(page)["cells"]) == 1  # gates on the run are no cells
@@ -267,7 +271,9 @@ def test_the_filter_leaves_the_rows_that_fit(tab, report):
 def test_columns_sort_up_and_down_by_click_and_by_key(tab, report):
     tab.open(report)
     verdicts = column(tab, "verdict")
-    assert verdicts == sorted(verdicts, key=["fail", "error", "undecided", "waived", "pass", "report"].index)
+    assert verdicts == sorted(
+        verdicts, key=["fail", "regressed", "error", "undecided", "waived", "pass", "report"].index
+    )
     tab.click("th[data-key=af] button")
     numbers = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(tab, "af") if text]
     assert len(numbers) == 299

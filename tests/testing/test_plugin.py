@@ -289,6 +289,19 @@ def test_a_plan_says_passes_and_minutes_and_runs_nothing(project):
     assert not (project.path / "xai-report").exists()
 
 
+def test_a_plan_says_which_model_cannot_be_planned(project):
+    project.path.joinpath("broken.py").write_text("def build():\n    raise RuntimeError('boom')\n")
+    result = project.run_gates("--xai-plan", "--xai-model=broken=broken:build")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["net-v7 saliency: 228 forward*", "broken cannot be planned: RuntimeError: boom"])
+
+
+def test_a_plan_is_made_in_one_process(project):
+    result = project.run_gates("--xai-plan", "-n2", inprocess=False)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*--xai-plan runs in one process; leave -n out"])
+
+
 def test_a_run_is_clean_under_strict_settings(project):
     pytester_ini = "[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-config\n"
     project.path.joinpath("pytest.ini").write_text(pytester_ini)

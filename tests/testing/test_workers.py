@@ -236,6 +236,19 @@ def test_the_shards_of_a_run_are_the_run(several, capsys):
     assert cli.main(["merge", "shard2", "-o", "half"]) == 1
     out = capsys.readouterr().out
     assert "no results of shard 1/2" in out
-    assert "CELLS OF GATES RAN NOWHERE: net-v7+saliency+gaussian_noise" in out
+    assert "CELLS OF GATES RAN NOWHERE: af net-v7+saliency+gaussian_noise" in out
     assert cli.main(["merge", "shard1", "shard1", "-o", "twice"]) == 2
     assert "are both of shard 1/2" in capsys.readouterr().err
+
+
+def test_a_shard_without_cells_leaves_its_results_too_and_is_missed(several, capsys):
+    for number in (1, 2, 3, 4, 5):
+        shard = several.run_gates(f"--xai-shard={number}/5", f"--xai-report=part{number}")
+        assert shard.ret in (0, 5)
+    empty = several.results("part5")
+    assert (empty["cells"], empty["exit_status"]) == ([], 5)
+    shard.stdout.fnmatch_lines(["no cell falls to shard 5/5: fewer shards would do"])
+    parts = [f"part{number}" for number in (1, 2, 3, 4, 5)]
+    assert cli.main(["merge", *parts, "-o", "all"]) == 0
+    assert cli.main(["merge", *parts[:4], "-o", "some"]) == 1
+    assert "no results of shard 5/5" in capsys.readouterr().out

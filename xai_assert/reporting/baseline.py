@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from xai_assert.attributions.controls import CONTROLS
 from xai_assert.metrics import Score
 from xai_assert.metrics.score import FEWEST
 from xai_assert.named_metrics import ALL_IMAGES
-from xai_assert.reporting.comparison import Comparison, Outcome, Row
+from xai_assert.reporting.comparison import Cell, Comparison, Outcome, Row
 from xai_assert.reporting.read import as_written, check_complete, check_results, read_results
 from xai_assert.verdicts import holm, sign_flips, smallest_p
 
@@ -61,7 +61,7 @@ def compare(
     *,
     margin: float = 0.05,
     confidence: float = 0.95,
-    narrowed: bool = False,
+    excused: Collection[Cell] = (),
 ) -> Comparison:
     """Compare a run with an accepted one, each metric of each cell paired by image.
 
@@ -75,7 +75,7 @@ def compare(
         current, baseline: a results.json each (its path or its content), or a `Score` each.
         margin: how far a score may fall, in its own unit.
         confidence: 1 - confidence bounds the chance that anything regressed where nothing changed.
-        narrowed: the run was asked for a part of the cells, so others may be missing.
+        excused: (cell, fraction) of those that this run has and was asked not to run, which may be missing.
 
     Raises:
         TypeError: a `Score` beside results.
@@ -103,7 +103,7 @@ def compare(
     ]
     order = {key: place for place, key in enumerate(dict.fromkeys([*then, *now]))}
     rows.sort(key=lambda row: order[row.cell, row.fraction, row.metric])
-    return Comparison(tuple(rows), name, margin, confidence, narrowed, tuple(dict.fromkeys(_notes(pairs))))
+    return Comparison(tuple(rows), name, margin, confidence, frozenset(excused), tuple(dict.fromkeys(_notes(pairs))))
 
 
 def _given(current: Results | Score, baseline: Results | Score, name: str) -> tuple[Scores, Scores, dict[Any, str]]:
@@ -238,8 +238,10 @@ def _notes(pairs: Pairs) -> Iterator[str]:
         old, new = then.provenance, now.provenance
         weights = old.get("fingerprint"), new.get("fingerprint")
         if weights != (None, None):
-            words = "the same weights" if weights[0] == weights[1] else "other weights"
-            yield f"{new.get('model')}: {words} ({weights[0]}, now {weights[1]})"
+            same = f"the same weights ({weights[0]})"
+            yield f"{new.get('model')}: " + (
+                same if len(set(weights)) == 1 else "other weights ({}, now {})".format(*weights)
+            )
         versions = [about.get("versions") or {} for about in (old, new)]
         said = [(name, versions[0].get(name), versions[1].get(name)) for name in sorted(versions[0] | versions[1])]
         before, after = (str(about.get("device")).partition(":")[0] for about in (old, new))

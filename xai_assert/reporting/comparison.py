@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from xai_assert.explain import NAMES
 from xai_assert.reporting.results import NOT_JUDGED
 
+Cell = tuple[str, float | None]  # model+method+perturbation, fraction
 Outcome = Literal["regressed", "missing", "undecided", "not comparable", "ok", "new"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 RED = OUTCOMES[:4]  # the worst first
@@ -62,7 +63,7 @@ class Comparison:
     baseline: str
     margin: float
     confidence: float
-    narrowed: bool
+    excused: frozenset[Cell]
     notes: tuple[str, ...]
 
     @property
@@ -124,7 +125,7 @@ class Comparison:
         return "\n  ".join([*lines, ACCEPT.format(self.baseline)])
 
     def _is_red(self, row: Row) -> bool:
-        return row.outcome in RED and not (self.narrowed and row.outcome == "missing")
+        return row.outcome in RED and not (row.outcome == "missing" and (row.cell, row.fraction) in self.excused)
 
     def _plain(self, row: Row) -> dict[str, Any]:
         plain = dataclasses.asdict(row) | {"worst": [list(image) for image in row.worst]}

@@ -6,6 +6,7 @@ import base64
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ from PIL import Image
 
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.reporting.pictures import CAPTIONS, TILE
+from xai_assert.reporting.terminal import fell
 
-ORDER = ("fail", "error", "undecided", "not run", "waived", "pass", "report", "caught", "not applicable")
-RED = ORDER[:3]
+ORDER = ("fail", "regressed", "error", "undecided", "not run", "waived", "pass", "report", "caught", "not applicable")
+RED = ORDER[:4]
 PLAIN = ("value", "n", "unit", "higher_is_better", "interval95", "asr", "unit_of_error", "reference", "aggregate")
 LISTS = ("values", "relevant_error", "irrelevant_error")
 MINUS = "\N{MINUS SIGN}"
@@ -50,6 +52,7 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         True
     """
     records = document["cells"]
+    against = document.get("baseline") or {}
     pictures = _Pictures(folder)
     ids: list[Sequence[Any]] = []
     names = _names(records)
@@ -64,12 +67,12 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         headline=_headline(
             cells,
             [record["verdict"] for record in records if _of_run(record)],
-            bool((document.get("baseline") or {}).get("red")),
+            against,
         ),
         counts=_counts(cells),
         options={name: _plain(value) for name, value in (document.get("options") or {}).items() if value is not None},
-        baseline=(document.get("baseline") or {}).get("lines", []),
-        notes=document.get("notes") or [],
+        baseline=against.get("lines", []),
+        notes=[note for note in document.get("notes") or [] if note not in against.get("lines", [])],
         complete=document.get("complete", True),
         cells=cells,
         with_drop=any(cell["regression"] for cell in cells),
@@ -125,7 +128,7 @@ def _cell(record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictur
     regression = list((record.get("regression") or {}).values())
     return {
         "id": name,
-        "verdict": record["verdict"],
+        "verdict": "regressed" if fell(record) and record["verdict"] not in RED else record["verdict"],
         "model": record.get("model") or "",
         "method": record.get("method") or "",
         "perturbation": perturbation + (f" {100 * fraction:.3g}%" if fraction is not None else ""),
@@ -214,7 +217,7 @@ def _data(record: Record) -> str | None:
     return re.sub(r"^<(.*?)(, for [^,]*)?>$", r"\1", str(data)) if data else None
 
 
-def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str], fell: bool) -> str:
+def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str], against: Mapping[str, Any]) -> str:
     judged = sum(bool(cell["gates"]) or cell["verdict"] in RED for cell in cells)
     red = sum(cell["verdict"] in RED for cell in cells)
     words = (
@@ -222,7 +225,11 @@ def _headline(cells: Sequence[Mapping[str, Any]], of_run: Sequence[str], fell: b
     )
     unsound = sum(verdict in RED for verdict in of_run)
     words += f", {unsound} of {len(of_run)} gates on the run itself red" if unsound else ""
-    return words + (", and the baseline is not met" if fell else "")
+    if not against.get("red"):
+        return words
+    counts = Counter(row["outcome"] for row in against.get("rows", {}).values() if row["red"])
+    missed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    return f"{words}, and the baseline is not met{f' ({missed})' if missed else ''}"
 
 
 def _counts(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -110,7 +110,7 @@ def _joined(shards: Sequence[Shard]) -> tuple[dict[str, Any], int]:
     interrupted = [shard for shard in shards if not shard.content["complete"]]
     failed = [shard for shard in shards if shard.content["exit_status"] not in (0, NOT_JUDGED)]
     status, words = exit_status(records, strict=bool(first["options"].get("strict")))
-    asked = [record["cell"] for record in nowhere if record.get("asked")]
+    asked = [f"{'/'.join(record['asked'])} {record['cell']}" for record in nowhere if record.get("asked")]
     missing = sorted(set(range(1, shards[0].count + 1)) - {shard.index for shard in shards})
     notes = [words] if words else []
     notes += [f"no results of shard {number}/{shards[0].count}" for number in missing]
@@ -118,14 +118,14 @@ def _joined(shards: Sequence[Shard]) -> tuple[dict[str, Any], int]:
     notes += [f"{shard.path}: exit status {shard.content['exit_status']}" for shard in failed]
     notes += [f"{len(asked)} CELLS OF GATES RAN NOWHERE: {_listed(asked)}"] if asked else []
     content = first | {
-        "complete": not interrupted and not nowhere,
+        "complete": not (interrupted or nowhere or missing),
         "created": max(shard.content["created"] for shard in shards),
         "options": first["options"] | dict.fromkeys(OWN),
         "shard": None,
         "summary": dict(summary(records)),
         "cells": records,
         "notes": notes,
-        "exit_status": 1 if interrupted or failed else status,
+        "exit_status": 1 if interrupted or failed or missing else status,
     }
     return content, content["exit_status"]
 

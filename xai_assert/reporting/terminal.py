@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xai_assert.reporting.record import Record
 
@@ -56,8 +57,13 @@ def row(record: Record) -> tuple[str, ...]:
         f"{af['value']:+.3f}" if af else "",
         interval,
         record["verdict"].upper() if record["verdict"] in ("fail", "error", "undecided") else record["verdict"],
-        "; ".join(others + record["marks"]),
+        "; ".join(others + record["marks"] + (["fell below the baseline"] if fell(record) else [])),
     )
+
+
+def fell(record: Mapping[str, Any]) -> bool:
+    """Whether the comparison with a baseline makes the cell red."""
+    return any(row["red"] for row in (record.get("regression") or {}).values())
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -93,6 +99,10 @@ def _soundness(records: Sequence[Record]) -> list[str]:
     of_run = [r for r in records if r.get("of_run") and (r["gates"] or r["verdict"] == "error")]
     if not of_run:
         return []
-    bad = [f"{'/'.join(r['scores'])} {r['cell']}" for r in of_run if r["verdict"] not in ("pass", "waived")]
+    bad = [
+        f"{'/'.join(r['scores'] or r.get('asked') or ())} {r['cell']}"
+        for r in of_run
+        if r["verdict"] not in ("pass", "waived")
+    ]
     words = f"soundness: {len(of_run) - len(bad)} of {len(of_run)} gates on the run itself pass"
     return [words + (f"; not: {', '.join(bad[:5])}" if bad else "")]

@@ -87,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xai: an explainability gate of xai-assert")
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped with a reason where there is none")
     config.addinivalue_line("markers", "slow: takes minutes; the README lists how to run these")
+    if option(config, "plan") and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("--xai-plan runs in one process; leave -n out")
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(Worker(), "xai_assert_worker")
     else:
@@ -310,7 +312,7 @@ class Worker:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if _SESSION in session.config.stash:
             run = session_of(session.config)
-            session.config.workeroutput["xai_cells"] = (run.planned, run.here)  # type: ignore[attr-defined]
+            session.config.workeroutput["xai_cells"] = (run.planned, run.here, run.deselected)  # type: ignore[attr-defined]
 
 
 class Controller:
@@ -319,7 +321,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.records: list[dict[str, Any]] = []
-        self.cells: tuple[list[dict[str, Any]], list[str]] = ([], [])  # of the whole run, and the tests of this one
+        self.cells: tuple[list[dict[str, Any]], list[str], list[tuple[str, float]]] = ([], [], [])  # see XaiSession
         self.notes: list[str] = []
 
     @pytest.hookimpl(optionalhook=True)
@@ -338,7 +340,8 @@ class Controller:
             return None
         from xai_assert.testing.planning import plan
 
-        self.notes = plan(session)
+        self.notes, failed = plan(session)
+        session.testsfailed += failed
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -346,17 +349,16 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        wanted = option(self.config, "gates") or option(self.config, "report") or option(self.config, "baseline")
+        wanted = any(option(self.config, name) for name in ("gates", "report", "baseline", "shard"))
         if self.config.option.collectonly or option(self.config, "plan") or not (self.records or wanted):
             return
         from xai_assert.testing.reports import finish
 
         if _SESSION in self.config.stash:
-            self.cells = session_of(self.config).planned, session_of(self.config).here
-        (planned, here), stopped = self.cells, bool(session.shouldstop or session.shouldfail)
-        self.notes, status = finish(
-            self.config, self.records, int(exitstatus), planned=planned, here=here, stopped=stopped
-        )
+            run = session_of(self.config)
+            self.cells = run.planned, run.here, run.deselected
+        stopped = bool(session.shouldstop or session.shouldfail)
+        self.notes, status = finish(self.config, self.records, int(exitstatus), self.cells, stopped=stopped)
         session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -149,12 +149,6 @@ class Options:
             raise pytest.UsageError(f"--xai-margin must be at least 0, not {margin}")
         return margin
 
-    @property
-    def narrowed(self) -> bool:
-        """Whether the user asked for a part of the tests only: other cells of a baseline may then be missing."""
-        options = (self.config.option.keyword, self.config.option.markexpr)
-        return any(options) or any("::" in argument for argument in self.config.args)
-
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
         _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data

@@ -15,14 +15,19 @@ from xai_assert.testing.session import Images
 LOOKED_AT = 4  # images at a time, as the first batch of a run on a CPU has
 
 
-def plan(session: pytest.Session) -> list[str]:
-    """A line for each method of each model, and the sum."""
+def plan(session: pytest.Session) -> tuple[list[str], int]:
+    """A line for each method of each model, and the sum; and how many models cannot be planned."""
     run = session_of(session.config)
     lines: list[str] = []
-    total = 0.0
+    total, failed = 0.0, 0
     for name, cells_of in run.work().items():
-        subject, images = run.subject_of(name)
-        speed = _speed(subject, images)
+        try:
+            subject, images = run.subject_of(name)
+            speed = _speed(subject, images)
+        except Exception as error:  # of the user's model or data: the others can still be planned
+            lines.append(f"{name} cannot be planned: {type(error).__name__}: {error}".splitlines()[0])
+            failed += 1
+            continue
         for method, cells in cells_of:
             passes, seconds = predict_cost([(method, cells)], len(images), speed)
             total += seconds
@@ -30,8 +35,11 @@ def plan(session: pytest.Session) -> list[str]:
             count = f"{passes.forward} forward and {passes.gradient} gradient passes"
             lines.append(f"{name} {method}: {count}, about {seconds / 60:.1f} min{unknown}")
     if not lines:
-        return ["no cells are planned: nothing would be judged"]
-    return [*lines, f"in all about {total / 60:.1f} min in one process, beside loading; nothing was run (--xai-plan)"]
+        return ["no cells are planned: nothing would be judged"], failed
+    return [
+        *lines,
+        f"in all about {total / 60:.1f} min in one process, beside loading; nothing was run (--xai-plan)",
+    ], failed
 
 
 def _speed(subject: Subject, images: Images) -> Speed:

@@ -65,6 +65,9 @@ def complete(item: pytest.Item, call: pytest.CallInfo[None], records: list[Recor
         )
     if call.excinfo.errisinstance(pytest.skip.Exception):
         return [_unmeasured(param, "not run", str(call.excinfo.value))]
+    if call.excinfo.errisinstance(pytest.xfail.Exception):
+        words = f"xfail without a run ({call.excinfo.value}); waive a gate in the gates file, where it expires"
+        return [_unmeasured(param, "error", words)]
     return [_unmeasured(param, "error", call.excinfo.exconly())]
 
 
@@ -122,18 +125,18 @@ def finish(
     config: pytest.Config,
     records: list[Record],
     status: int,
+    cells: tuple[list[Record], list[str], list[tuple[str, float]]],
     *,
-    planned: list[Record],
-    here: list[str],
     stopped: bool = False,
 ) -> tuple[list[str], int]:
     """Write the report folder and the step summary; lines for the end of the run, and its exit status.
 
     Args:
-        planned: every cell of the whole run.
-        here: the tests that were to run in this one, which may be a shard, or narrowed.
+        cells: every planned one of the whole run; the tests that were to run in this one, which may be a shard, or
+            narrowed; and the cells that were deselected.
         stopped: the run ended before all of them did.
     """
+    planned, here, deselected = cells
     if config.pluginmanager.hasplugin("dsession") and status in (0, 1) and not stopped:
         records += lost(records, [plan for plan in planned if plan["nodeid"] in set(here)])
     place = {plan["nodeid"]: number for number, plan in enumerate(planned)}
@@ -148,12 +151,14 @@ def finish(
     content |= {"shard": option(config, "shard"), "planned": planned, "notes": list(notes), "exit_status": status}
     if option(config, "baseline"):
         notes += (
-            against_baseline(config, content)
+            against_baseline(config, content, deselected)
             if content["complete"]
             else ["NOT COMPARED with the baseline: the run is not complete"]
         )
         status = content["exit_status"]
-    if [r for r in records if "cell" in r] or (records and option(config, "report")):
+    if not records and option(config, "shard"):
+        notes.append(f"no cell falls to shard {option(config, 'shard')}: fewer shards would do")
+    if option(config, "shard") or [r for r in records if "cell" in r] or (records and option(config, "report")):
         folder = report_folder(config)
         written: list[Path] = []
         try:
@@ -175,18 +180,19 @@ def judged(config: pytest.Config, records: list[Record], status: int) -> tuple[i
         return status, []
     found, words = exit_status(records, strict=bool(option(config, "strict")))
     if found == int(pytest.ExitCode.TESTS_FAILED):
-        words += " in tests that passed (caught, or xfail): waive a gate in the gates file"
+        words += " and no failed test (caught, or xfail): waive a gate in the gates file"
     return found, [words] if words else []
 
 
-def against_baseline(config: pytest.Config, content: dict[str, Any]) -> list[str]:
+def against_baseline(config: pytest.Config, content: dict[str, Any], deselected: list[tuple[str, float]]) -> list[str]:
     """Compare the run with the accepted one; each score that makes it red is a failed test of its own."""
     session = session_of(config)
     before = len(content["notes"])
     if session.baseline is None:
         return []
     try:
-        found = compare(content, os.path.relpath(session.baseline), margin=session.margin, narrowed=session.narrowed)
+        excused = {(cell, fraction) for cell, fraction in deselected}
+        found = compare(content, os.path.relpath(session.baseline), margin=session.margin, excused=excused)
     except ValueError as error:
         content["exit_status"] = content["exit_status"] or int(pytest.ExitCode.TESTS_FAILED)
         return [f"NOT COMPARED with {session.baseline}: {error}"]

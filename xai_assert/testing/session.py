@@ -40,6 +40,7 @@ class XaiSession(Options):
         self._planned: list[GateParam] = []
         self.planned: list[dict[str, Any]] = []
         self.here: list[str] = []
+        self.deselected: list[tuple[str, float]] = []
         self._params: list[GateParam] = []
         self._narrowed: set[str] | None = None
         self._named: dict[str, ModelOption] = {}
@@ -137,6 +138,9 @@ class XaiSession(Options):
             self._mistake = error  # a worker of xdist has nobody to tell now: its tests say it
         self._planned = [param for param in map(param_of, items) if param]
         self.here = [item.nodeid for item in items if param_of(item)]
+        run = {param.name for param in self._planned}
+        names = dict.fromkeys(param.name for param in self._params if param.name not in run)
+        self.deselected = [(str(name), name.fraction) for name in names]
 
     def work(self) -> dict[str, list[tuple[Method, list[Cell]]]]:
         """By the name of the model, the cells of each method that will be computed."""
