@@ -149,4 +149,4 @@ def test_our_own_file_is_whole():
     assert {gate.metric for gate in own} >= {"af", "finite", "passes", "bias"}
     # A pattern that also matched the untrained network would judge it: its name ends in -random.
     untrained = CellName("meter-xxs-nyu-random", "saliency", "gaussian_noise", 0.05)
-    assert {gate.metric for gate in own if gate.matches(untrained)} == {"finite", "passes"}
+    assert {gate.metric for gate in own if gate.matches(untrained)} == {"finite", "passes", "passes_per_image"}
