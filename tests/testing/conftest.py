@@ -53,6 +53,7 @@ def project(pytester, monkeypatch):
     pytester.makepyfile(usermodel=FACTORY, test_release=TESTS)
     pytester.makefile(".toml", mine=GATES)
     monkeypatch.syspath_prepend(pytester.path)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # the user's run is no worker, though this one may be
     plugins = ["-p", "no:cacheprovider", "-p", "no:randomly"]
 
     def run(*arguments, model=True, gates=True, inprocess=True):
