@@ -15,7 +15,7 @@ from known_models import (
 )
 
 import xai_assert as xa
-from xai_assert.cells import FaithfulnessCell, FidelityCell
+from xai_assert.metrics import FaithfulnessCell, FidelityCell
 from xai_assert.models.meter import Meter
 
 PERTURBATIONS = ["black", "mean", "gaussian_noise", "fgsm"]

@@ -5,7 +5,7 @@ import torch
 from known_models import Counting, Pixelwise, draw
 
 import xai_assert as xa
-from xai_assert.cells import FidelityCell
+from xai_assert.metrics import FidelityCell
 
 
 @pytest.fixture

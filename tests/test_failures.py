@@ -17,7 +17,7 @@ from known_models import (
 
 import xai_assert as xa
 from xai_assert.batching import Passes
-from xai_assert.cells import FaithfulnessCell, FidelityCell
+from xai_assert.metrics import FaithfulnessCell, FidelityCell
 
 PERTURBATIONS = ["black", "mean", "gaussian_noise", "fgsm"]
 STATISTICS = {"task": "depth", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -13,9 +13,9 @@ import xai_assert
 import xai_assert as xa
 from xai_assert import cost
 from xai_assert.batching import Passes
-from xai_assert.cells import FaithfulnessCell, FidelityCell
 from xai_assert.cost import Speed, measure_speed, predict_cost, synchronise, timed
 from xai_assert.latency import assert_attribution_latency, attribution_latency
+from xai_assert.metrics import FaithfulnessCell, FidelityCell
 
 STATISTICS = {"task": "depth", "mean": [0.5] * 3, "std": [0.25] * 3}
 IMAGES = draw(6, 3, 8, 8, seed=1)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from known_models import Pixelwise, draw
 import xai_assert as xa
-from xai_assert.cells import FaithfulnessCell, FidelityCell
+from xai_assert.metrics import FaithfulnessCell, FidelityCell
 
 HEIGHT, WIDTH = 192, 256  # METER's
 hoard = [] if sys.argv[1] == "hoard" else None

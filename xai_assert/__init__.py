@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from xai_assert.metrics import Score as Score
     from xai_assert.models import load_model as load_model
     from xai_assert.models import register_model as register_model
-    from xai_assert.named_metrics import register_metric as register_metric
     from xai_assert.perturbations import Perturbation as Perturbation
     from xai_assert.perturbations import perturbation as perturbation
     from xai_assert.perturbations import register_perturbation as register_perturbation
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from xai_assert.reporting.baseline import compare as compare
     from xai_assert.scores import attribution_fidelity as attribution_fidelity
     from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
+    from xai_assert.scores.named import register_metric as register_metric
     from xai_assert.snapshots import assert_heatmap_matches as assert_heatmap_matches
     from xai_assert.subject import Card as Card
     from xai_assert.subject import Subject as Subject
@@ -76,7 +76,7 @@ _HOMES = {
     "evaluation": ("Evaluation",),
     "latency": ("LatencyScore", "assert_attribution_latency", "attribution_latency"),
     "metrics": ("DepthProtocol", "FaithfulnessScore", "FidelityScore", "Score"),
-    "named_metrics": ("register_metric",),
+    "scores.named": ("register_metric",),
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
     "reporting.baseline": ("assert_no_regression", "compare"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from xai_assert.attributions import Method
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Passes, without_gradient
-from xai_assert.cells import Cell
+from xai_assert.metrics import Cell
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target
 
@@ -66,14 +66,21 @@ def measure_speed(subject: Subject, images: Tensor, target: Target) -> Speed:
 
 
 def passes_an_image(method: Method, cells: Iterable[Cell], own: Passes | None = None) -> Passes | None:
-    """What the cells of a method cost an image; None if it does not say its `own` passes and nobody else does."""
-    if own is None and method.passes is not None:
-        own = Passes(*method.passes(**method.parameters))
-    if own is None:
-        return None
+    """What the cells of a method cost an image; None if it, or a method that a cell runs beside it, does not say what
+    it costs itself. `own` is what the method costs, where somebody counted it."""
+    own = own or _declared(method)
     cells = list(cells)
-    attacks = {cell.perturbation.key for cell in cells if cell.perturbation.gradient}
-    return Passes(1 + own.forward + sum(cell.forwards for cell in cells), own.gradient + len(attacks))
+    more = [own if other is None else _declared(other) for cell in cells for other in cell.explanations]
+    known = [passes for passes in more if passes is not None]
+    if own is None or len(known) < len(more):
+        return None
+    attacks = {cell.perturbation.key: cell.perturbation.gradients for cell in cells if cell.perturbation}
+    parts = [own, *known, *(cell.passes for cell in cells)]
+    return Passes(1 + sum(p.forward for p in parts), sum(p.gradient for p in parts) + sum(attacks.values()))
+
+
+def _declared(method: Method) -> Passes | None:
+    return Passes(*method.passes(**method.parameters)) if method.passes else None
 
 
 def predict_cost(
@@ -92,7 +99,7 @@ def predict_cost(
 
     Example:
         >>> from xai_assert import method, perturbation
-        >>> from xai_assert.cells import FidelityCell
+        >>> from xai_assert.metrics import FidelityCell
         >>> plan = [(method("saliency"), [FidelityCell(perturbation("gaussian_noise"))])]
         >>> predict_cost(plan, 100, Speed(forward=0.01, gradient=0.02))  # clean, R, I; and the map
         (Passes(forward=300, gradient=100), 5.0)

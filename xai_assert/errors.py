@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
 
 
 class UnknownNameError(ValueError):
@@ -42,3 +45,19 @@ class GatesError(ValueError):
 
 class TiedHeatmapWarning(UserWarning):
     """Most of the pixels called relevant (or irrelevant) were chosen among equals, by lot."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception that ended a cell, and the lines it came from without the tensors that were alive there."""
+
+    error: Exception
+    trace: TracebackType | None
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        return cls(error, error.__traceback__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
-from xai_assert.cells import Cell, Failure, FaithfulnessCell, FidelityCell
 from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
+from xai_assert.errors import Failure
 from xai_assert.evidence import Develop, Keep, Keeper, Kept
-from xai_assert.metrics.faithfulness import GROUPS, FaithfulnessScore, Mode
-from xai_assert.metrics.fidelity import Aggregate, AsrRule, FidelityScore, Reference, Seen, check_rules, sign_agreement
+from xai_assert.metrics import Cell, FaithfulnessCell, FaithfulnessScore, FidelityCell, FidelityScore, Metric, Score
+from xai_assert.metrics.faithfulness import GROUPS, Mode
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference, Seen, check_rules, sign_agreement
 from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
-from xai_assert.perturbations import Perturbation, warn_of_ties
+from xai_assert.perturbations import Perturbation, Perturbed, warn_of_ties
 from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
@@ -30,7 +31,8 @@ from xai_assert.registry import models
 from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
-Outcome = Measured | Failure
+Found = tuple[tuple[ImageId, ...], Measured]  # of these images
+Enough = Callable[[Method, dict[Any, Found]], bool]
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -99,10 +101,11 @@ class Evaluation:
         self.progress: Callable[[str, int, int], None] = lambda what, done, total: None  # told after each batch
         self.keep: Keep = "none"  # of which images what they were shown is kept, for pictures
         self.develop: Develop | None = None  # makes pictures of it at once if all images are kept
+        self.enough: Enough | None = None  # asked after each batch: whether what was found spares the rest
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
-        self._outcomes: dict[Any, dict[Any, Outcome]] = defaultdict(dict)
+        self._outcomes: dict[Any, dict[Any, Found | Failure]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
@@ -129,14 +132,13 @@ class Evaluation:
         """See `xa.attribution_fidelity`."""
         check_rules(reference, aggregate, asr)
         wanted, cell = as_method(method), FidelityCell(as_perturbation(perturbation), fraction)
-        measured = self._measured(wanted, cell)
-        about = self._provenance(wanted, cell)
-        about |= {"fraction": fraction, "reference": reference, "aggregate": aggregate, "asr": asr}
-        if cell.perturbation.gradient:
+        ids, measured = self._measured(wanted, cell)
+        about = self._provenance(wanted, cell) | {"reference": reference, "aggregate": aggregate, "asr": asr}
+        if cell.perturbation.gradients:
             about["attacked"] = "ground_truth" if "clean_error" in measured else "target"
         return FidelityScore.build(
             measured,
-            self._ids,
+            ids,
             reference=reference,
             aggregate=aggregate,
             asr=asr,
@@ -155,26 +157,30 @@ class Evaluation:
     ) -> FaithfulnessScore:
         """See `xa.faithfulness_estimate`."""
         wanted, cell = as_method(method), FaithfulnessCell(as_perturbation(perturbation), groups, mode)
-        measured = self._measured(wanted, cell)
-        name = "fe" if mode == "single" else "fe_cumulative"
-        about = self._provenance(wanted, cell) | {"groups": groups, "mode": mode}
-        constant = measured["constant"].bool()
-        return FaithfulnessScore(
-            measured["fe"], self._ids, name, provenance=about, constant=constant, groups=groups, mode=mode
+        ids, measured = self._measured(wanted, cell)
+        return FaithfulnessScore.build(
+            measured, ids, groups=groups, mode=mode, provenance=self._provenance(wanted, cell)
         )
+
+    def score(self, method: Any, cell: Cell, metric: Metric) -> Score:
+        """Any metric, from the cell that measures it."""
+        wanted = as_method(method)
+        ids, measured = self._measured(wanted, cell)
+        return metric.score(measured, ids, unit=self.subject.card.unit, provenance=self._provenance(wanted, cell))
 
     def passes_of(self, method: Any) -> Passes:
         """The passes that this method has cost so far, in images."""
         return self._method_passes[as_method(method).key]
 
     def expected_passes(self, method: Any) -> Passes | None:
-        """The passes that the cells measured need; None if the method does not say its own, or a cell failed."""
+        """The passes that the cells measured need; None if a method does not say its own, or a cell failed."""
         wanted = as_method(method)
         outcomes = self._outcomes[wanted.key]
-        if any(isinstance(found, Failure) for found in outcomes.values()):
-            return None
+        counts = [0 if isinstance(found, Failure) else len(found[0]) for found in outcomes.values()]
         each = passes_an_image(wanted, [self._planned[wanted.key][key] for key in outcomes])
-        return each and Passes(each.forward * len(self.source), each.gradient * len(self.source))
+        if each is None or not all(counts):
+            return None
+        return Passes(each.forward * max(counts), each.gradient * max(counts))
 
     def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
         """What was kept (`keep`) while a fidelity cell was measured, the worst image first. It is large: given once."""
@@ -194,7 +200,7 @@ class Evaluation:
         position = self._ids.index(image_id)
         return self.source.batch(position, position + 1).images[0]
 
-    def _measured(self, method: Method, cell: Cell) -> Measured:
+    def _measured(self, method: Method, cell: Cell) -> Found:
         self._planned[method.key][cell.key] = cell
         done = self._outcomes[method.key]
         if cell.key not in done:
@@ -234,16 +240,12 @@ class Evaluation:
                 self.progress(f"{self.subject.name} {method}", len(ids), len(self.source))
                 for key, values in measured.items():
                     parts[key].append(values)
-                if len(failed) == len(cells):
+                if len(failed) == len(cells) or (self.enough and self.enough(method, _joined(parts, ids, failed))):
                     break
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
-        for cell in cells:
-            outcome: Outcome | None = failed.get(cell.key)
-            if outcome is None:
-                self._ids = tuple(ids)
-                outcome = {name: torch.cat([part[name] for part in parts[cell.key]]) for name in parts[cell.key][0]}
-            self._outcomes[method.key][cell.key] = outcome
+        self._ids = max(self._ids, tuple(ids), key=len)
+        self._outcomes[method.key].update(failed | _joined(parts, ids, failed))
 
     @contextmanager
     def _attributed(self, method: Method) -> Iterator[None]:
@@ -263,12 +265,12 @@ class Evaluation:
         found: dict[Any, Measured] = {}
         by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:
-            by_perturbation[cell.perturbation.key].append(cell)
+            by_perturbation[cell.perturbation and cell.perturbation.key].append(cell)
         for same in by_perturbation.values():
             open_cells = [cell for cell in same if cell.key not in failed]
             try:
                 if open_cells:
-                    field = self._field(open_cells[0].perturbation, prepared)
+                    perturb = self._perturbed(open_cells[0].perturbation, prepared)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -276,36 +278,42 @@ class Evaluation:
                 continue
             for cell in open_cells:
                 try:
-                    found[cell.key] = self._measure(method, cell, prepared, field)
+                    found[cell.key] = self._measure(method, cell, prepared, perturb)
                 except torch.OutOfMemoryError:
                     raise
                 except Exception as error:
                     failed[cell.key] = Failure.of(error)
         return batch.ids, found
 
-    def _field(self, what: Perturbation, prepared: Prepared) -> Tensor:
+    def _perturbed(self, what: Perturbation | None, prepared: Prepared) -> Perturbed:
+        if what is None:
+            return Perturbed(prepared.images)
+
         def loss(output: Tensor) -> Tensor:
             if prepared.truth is None:
                 return prepared.target(output)
             return prepared.task.loss(prepared.task.read(output), prepared.truth)
 
-        def gradient() -> Tensor:
-            return input_gradient(self.subject, prepared.images, loss)
+        def gradient(images: Tensor | None = None) -> Tensor:
+            return input_gradient(self.subject, prepared.images if images is None else images, loss)
 
         ids, card = prepared.image_ids, self.subject.card
-        return what.field(prepared.images, card=card, image_ids=ids, seed=self.seed, gradient=gradient)
+        return what.on(prepared.images, card=card, image_ids=ids, seed=self.seed, gradient=gradient)
 
-    def _measure(self, method: Method, cell: Cell, prepared: Prepared, field: Tensor) -> Measured:
+    def _measure(self, method: Method, cell: Cell, prepared: Prepared, perturb: Perturbed) -> Measured:
         cell.check((prepared.images.shape[2], prepared.images.shape[3]))
+        seen: list[Seen] = []
         if isinstance(cell, FidelityCell):
             warn_of_ties(prepared.heatmap, prepared.ranking, cell.fraction, method)
-        seen: list[Seen] = []
-        measured = cell.measure(prepared, field, seen if method.key in self._keepers else None)
-        if isinstance(cell, FidelityCell) and cell.perturbation.single_step and method.gradient:
-            measured["sign_agreement"] = sign_agreement(prepared.attribution, field - prepared.images)
-        columns = torch.stack([column.double() for column in measured.values()]).cpu()  # the one synchronisation
-        check_finite(columns.T, prepared.image_ids, self.subject, f" perturbed by {cell.perturbation}")
-        found = dict(zip(measured, columns, strict=True))
+            measured = cell.measure(prepared, perturb, seen if method.key in self._keepers else None)
+            if cell.perturbation.single_step and method.gradient and perturb.field is not None:
+                measured["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)
+        else:
+            measured = cell.measure(prepared, perturb)
+        found = _on_cpu(measured)
+        under = f" perturbed by {cell.perturbation}" if cell.perturbation else ""
+        columns = torch.cat([column.reshape(len(column), -1) for column in found.values()], 1)
+        check_finite(columns, prepared.image_ids, self.subject, under)
         if seen:
             self._keepers[method.key].look(cell.key, prepared, seen, found)
         return found
@@ -319,8 +327,28 @@ class Evaluation:
             "fingerprint": fingerprint,
             "task": card.task.name if card.task else None,
             "method": str(method),
-            "perturbation": str(cell.perturbation),
+            "perturbation": str(cell.perturbation) if cell.perturbation else None,
             "seed": self.seed,
             "device": device,
             "versions": versions(),
+            **cell.about(),
         }
+
+
+def _on_cpu(measured: Measured) -> Measured:
+    """In float64 on the CPU, with one synchronisation."""
+    shapes = [column.shape for column in measured.values()]
+    flat = torch.cat([column.reshape(len(column), -1).double() for column in measured.values()], 1).cpu()
+    parts = torch.split(flat, [shape[1:].numel() for shape in shapes], dim=1)
+    return {name: part.reshape(shape) for name, part, shape in zip(measured, parts, shapes, strict=True)}
+
+
+def _joined(
+    parts: Mapping[Any, list[Measured]], ids: Sequence[ImageId], failed: Mapping[Any, Failure]
+) -> dict[Any, Found]:
+    """What the batches of each cell gave, as one."""
+    return {
+        key: (tuple(ids), {name: torch.cat([part[name] for part in found]) for name in found[0]})
+        for key, found in parts.items()
+        if found and key not in failed
+    }

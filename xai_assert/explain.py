@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from xai_assert import registry
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
-from xai_assert.named_metrics import ALL_IMAGES
+from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.reporting import record
 from xai_assert.verdicts import Bound
 
 NAMES = {"af": "AF", "asr": "ASR", "fe": "FE", "fe_cumulative": "cumulative FE"}
 
 
-Control = Callable[[], Score]
+Control = Callable[[Any], Score]  # measures another method in the same way
 
 
 def explain(score: Score, bound: Bound, because: str, control: Control | None = None) -> str:
@@ -72,7 +73,7 @@ def control_line(score: Score, control: Control) -> str:
     if score.provenance.get("method") == "random":
         return ""
     try:
-        return f"control on the same images: random {control().value:.3f}"
+        return f"control on the same images: random {control('random').value:.3f}"
     except Exception as error:  # the failure that is being explained must not be replaced by another
         return f"control: could not be measured ({error})"
 

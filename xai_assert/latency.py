@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from xai_assert.cost import timed
 from xai_assert.evaluation import Evaluation
 from xai_assert.explain import circumstances
 from xai_assert.metrics import Score
-from xai_assert.named_metrics import ALL_IMAGES
+from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
 from xai_assert.reporting import record
@@ -136,9 +137,20 @@ class Pair:
         count, most = len(self.images), max(self.counts, key=lambda spent: spent.forward + spent.gradient)
         seconds, forward = min(self.attributions) / count, min(self.forwards) / count
         ratio = torch.tensor([seconds / forward], dtype=torch.float64)
-        words = ("forward_ratio", "forward passes", False, self._provenance())
-        passes, rounds = (most.forward / count, most.gradient / count), len(self.attributions)
-        return LatencyScore(ratio, (ALL_IMAGES,), *words, passes, seconds, forward, rounds, self.peak)
+        return LatencyScore(
+            ratio,
+            (ALL_IMAGES,),
+            "forward_ratio",
+            "forward passes",
+            False,
+            self._provenance(),
+            range=(0.0, math.inf),
+            passes=(most.forward / count, most.gradient / count),
+            seconds=seconds,
+            forward_seconds=forward,
+            rounds=len(self.attributions),
+            peak_memory=self.peak,
+        )
 
     def _provenance(self) -> dict[str, Any]:
         card, device = self.subject.card, self.subject.device

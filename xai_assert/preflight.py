@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai_assert import registry
 from xai_assert.attributions import Method, as_method, check_ranks
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import ImageSource, Passes, Samples, counted
-from xai_assert.cells import Cell
 from xai_assert.cost import Speed, measure_speed, passes_an_image, predict_cost, timed
 from xai_assert.errors import NotApplicableError
+from xai_assert.metrics import Cell
 from xai_assert.metrics.prepared import check_finite
 from xai_assert.model_checks import CHECKS, Looked, Outcome, Said, input_scale, input_size, output, training_mode
 from xai_assert.perturbations import Perturbation
@@ -135,8 +136,12 @@ def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Pass
 def perturbs(looked: Looked, perturbation: Perturbation) -> Said:
     """Perturb whole pictures, and look what that does to the prediction."""
     card, images = looked.subject.card, looked.images
-    gradient = functools.partial(input_gradient, looked.subject, images, looked.target(len(images)))
-    field = perturbation.field(images, card=card, image_ids=looked.ids, seed=looked.seed, gradient=gradient)
+
+    def gradient(at: Tensor | None = None) -> Tensor:
+        return input_gradient(looked.subject, images if at is None else at, looked.target(len(images)))
+
+    perturbed = perturbation.on(images, card=card, image_ids=looked.ids, seed=looked.seed, gradient=gradient)
+    field = perturbed(torch.ones_like(images[:, :1], dtype=torch.bool))
     change = float(((field - images).abs() / card.strength(images.shape[1]).to(images)).mean())
     moved = looked.task.error(looked.predict(field), looked.prediction)
     check_finite(moved[:, None], looked.ids, looked.subject, f" perturbed by {perturbation}")

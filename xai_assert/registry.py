@@ -51,7 +51,7 @@ class Registry(Generic[T]):
 
 methods: Registry[Any] = Registry("method", "xai_assert.attributions")
 perturbations: Registry[Any] = Registry("perturbation", "xai_assert.perturbations")
-metrics: Registry[Any] = Registry("metric", "xai_assert.named_metrics")
+metrics: Registry[Any] = Registry("metric", "xai_assert.scores")
 models: Registry[Any] = Registry("model", "xai_assert.models")
 ALL = (methods, perturbations, metrics, models)
 

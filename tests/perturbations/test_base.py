@@ -17,9 +17,10 @@ def register():
 
     def run(function, **parameters):
         xa.register_perturbation("mine")(function)
-        return xa.perturbation("mine", **parameters).field(
+        perturbed = xa.perturbation("mine", **parameters).on(
             IMAGES, card=Card(name="net"), image_ids=["a", "b"], seed=3, gradient=lambda: IMAGES.sign()
         )
+        return perturbed.field
 
     with registry.isolated():
         yield run

@@ -33,7 +33,8 @@ def channels(values) -> Tensor:
 
 
 def perturbed(what, images, card, *, ids=IDS, seed=0, gradient=GRADIENT):
-    return xa.perturbation(what).field(images, card=card, image_ids=ids, seed=seed, gradient=lambda: gradient)
+    made = xa.perturbation(what).on(images, card=card, image_ids=ids, seed=seed, gradient=lambda: gradient)
+    return made.field
 
 
 def change(what, card, **options) -> Tensor:
@@ -128,7 +129,7 @@ class TestFgsm:
 
     def test_the_gradient_is_asked_for_once(self):
         asked = []
-        xa.perturbation("fgsm").field(
+        xa.perturbation("fgsm").on(
             PICTURES, card=Card(name="net"), image_ids=IDS, seed=0, gradient=lambda: asked.append(1) or GRADIENT
         )
         assert asked == [1]

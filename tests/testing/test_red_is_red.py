@@ -146,7 +146,7 @@ def test_a_model_that_fails_late_could_not_run(project):
 def test_the_bias_of_a_random_map_is_on_the_normal_scale_for_any_number_of_images(monkeypatch):
     import scipy.stats
 
-    from xai_assert.named_metrics import bias
+    from xai_assert.scores.named import bias
 
     values = torch.tensor([0.1, 0.2, 0.6, 0.1], dtype=torch.float64)
     t = float(values.mean() / (values.std() / 2))
@@ -182,7 +182,7 @@ def test_the_printed_line_runs_the_failure_again(project):
 
 def test_doing_less_than_the_cells_need_is_noticed_as_well_as_more(monkeypatch):
     from xai_assert.batching import Passes
-    from xai_assert.named_metrics import passes
+    from xai_assert.scores.named import passes
 
     ev = xai_assert.Evaluation(torch.nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
     noise = xai_assert.perturbation("gaussian_noise")

@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from xai_assert.batching import Passes
+from xai_assert.metrics.cell import Cell
+from xai_assert.metrics.fidelity import check_choice
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
+from xai_assert.perturbations import Perturbation, Perturbed
+from xai_assert.randomness import ImageId
 
 Mode = Literal["single", "cumulative"]
 GROUPS = 16
 ROUNDING = 1e-9  # of the largest value: what spreads less is constant in float64
 
 
-def measure(batch: Prepared, field: Tensor, groups: int, mode: Mode) -> Measured:
+@dataclass(frozen=True, eq=False)
+class FaithfulnessCell(Cell):
+    """FE: each of `groups` groups of pixels is perturbed."""
+
+    perturbation: Perturbation
+    groups: int = GROUPS
+    mode: Mode = "single"
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("single", "cumulative"))
+        if not isinstance(self.groups, int) or self.groups < 2:
+            raise ValueError(f"groups must be a whole number of at least 2, not {self.groups!r}")
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("faithfulness", self.perturbation.key, self.groups, self.mode)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(forward=self.groups)
+
+    def check(self, size: tuple[int, int]) -> None:
+        if self.groups > size[0] * size[1]:
+            raise ValueError(f"groups={self.groups} is more than the {size[0]}x{size[1]} pixels of an image")
+
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+        return measure(batch, perturb, self.groups, self.mode)
+
+    def about(self) -> dict[str, Any]:
+        return {"groups": self.groups, "mode": self.mode}
+
+
+def measure(batch: Prepared, perturb: Perturbed, groups: int, mode: Mode) -> Measured:
     """Perturb each group of pixels alone, or one after another from the most relevant on: `groups` forward passes."""
     relevance = batch.heatmap.double().flatten(1).gather(1, batch.ranking.order)
     removed = torch.zeros_like(batch.images[:, :1], dtype=torch.bool)
@@ -25,7 +62,7 @@ def measure(batch: Prepared, field: Tensor, groups: int, mode: Mode) -> Measured
     for part, values in zip(places, relevance.tensor_split(groups, dim=1), strict=True):
         mask = batch.ranking.mask(part)
         removed = removed | mask if mode == "cumulative" else mask
-        prediction = batch.predict(torch.where(removed, field, batch.images))
+        prediction = batch.predict(perturb(removed))
         error = batch.task.error(prediction, batch.clean)
         errors.append(error.where((error > batch.floor) | ~torch.isfinite(error), torch.zeros_like(error)))
         sums.append(values.sum(1))
@@ -64,7 +101,28 @@ class FaithfulnessScore(Score):
     constant: Tensor
     groups: int
     mode: Mode
-    RANGE: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    @classmethod
+    def build(
+        cls,
+        measured: Measured,
+        image_ids: tuple[ImageId, ...],
+        *,
+        groups: int,
+        mode: Mode,
+        provenance: dict[str, Any],
+    ) -> FaithfulnessScore:
+        """From what `measure` returned for all images."""
+        return cls(
+            measured["fe"],
+            image_ids,
+            "fe" if mode == "single" else "fe_cumulative",
+            provenance=provenance,
+            range=(-1.0, 1.0),
+            constant=measured["constant"].bool(),
+            groups=groups,
+            mode=mode,
+        )
 
     @property
     def degenerate(self) -> int:

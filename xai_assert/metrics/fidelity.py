@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xai_assert.batching import Passes
+from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
+from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
 
 Reference = Literal["prediction", "ground_truth"]
 Aggregate = Literal["image", "set"]
@@ -38,8 +41,33 @@ class Seen(NamedTuple):
     prediction: Tensor
 
 
-def measure(batch: Prepared, field: Tensor, fraction: float, seen: list[Seen] | None = None) -> Measured:
-    """Perturb R, then I: two forward passes an image. `field` (B, C, H, W) is the whole picture perturbed.
+@dataclass(frozen=True, eq=False)
+class FidelityCell(Cell):
+    """AF and ASR: R and I of `fraction` of the pixels are perturbed."""
+
+    perturbation: Perturbation
+    fraction: float = 0.05
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("fidelity", self.perturbation.key, self.fraction)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(forward=2)
+
+    def check(self, size: tuple[int, int]) -> None:
+        pixel_count(self.fraction, size)
+
+    def measure(self, batch: Prepared, perturb: Perturbed, seen: list[Seen] | None = None) -> Measured:
+        return measure(batch, perturb, self.fraction, seen)
+
+    def about(self) -> dict[str, Any]:
+        return {"fraction": self.fraction}
+
+
+def measure(batch: Prepared, perturb: Perturbed, fraction: float, seen: list[Seen] | None = None) -> Measured:
+    """Perturb R, then I: two forward passes an image.
 
     What the network was shown is left in `seen`, for those who want to look.
     """
@@ -47,7 +75,7 @@ def measure(batch: Prepared, field: Tensor, fraction: float, seen: list[Seen] | 
     if batch.truth is not None:
         measured["clean_error"] = batch.task.truth_error(batch.clean, batch.truth)
     for side, mask in zip(("relevant", "irrelevant"), batch.ranking.masks(fraction), strict=True):
-        perturbed = torch.where(mask, field, batch.images)
+        perturbed = perturb(mask)
         prediction = batch.predict(perturbed)
         if seen is not None:
             seen.append(Seen(mask, perturbed, prediction))
@@ -102,13 +130,11 @@ class FidelityScore(Score):
     irrelevant_error: Tensor
     clean_error: Tensor | None
     responsive: Tensor
-    details: Measured
     reference: Reference
     aggregate: Aggregate
     asr_rule: AsrRule
     unit_of_error: str | None
     circular: bool
-    RANGE: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     @classmethod
     def build(
@@ -133,6 +159,8 @@ class FidelityScore(Score):
             unit=None,
             higher_is_better=True,
             provenance=provenance,
+            chance=0.0,
+            range=(-1.0, 1.0),
             relevant_error=relevant,
             irrelevant_error=irrelevant,
             clean_error=measured.get("clean_error"),
@@ -200,7 +228,6 @@ class FidelityScore(Score):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
-        more = {name: column.tolist() for name, column in self.details.items()}
         return super().to_dict() | {
             "reference": self.reference,
             "aggregate": self.aggregate,
@@ -211,7 +238,6 @@ class FidelityScore(Score):
             "asr_rule": self.asr_rule,
             "unresponsive": self.unresponsive,
             "marks": self.marks,
-            "details": more,
         }
 
     def _mean(self, name: str) -> float:

@@ -29,14 +29,21 @@ class Prepared:
 
     `images` (B, C, H, W) on the subject's device; `predict` one forward pass, read by the task, without gradient;
     `clean` = predict(images); `truth` (B, H', W') or None; `floor` (B,) the error below which a change is rounding;
-    `unit` (1, C, 1, 1) one ImageNet standard deviation in the input; `target` the scalar that is explained.
+    `unit` (1, C, 1, 1) one ImageNet standard deviation in the input; `target` the scalar that is explained, and
+    `clean_target` (B,) its value on the images; `positions` those of the images in the whole set.
     """
+
+    subject: Subject
+    method: Method
+    seed: int
+    positions: range
 
     images: Tensor
     image_ids: tuple[ImageId, ...]
     predict: Callable[[Tensor], Tensor]
     task: Task
     target: Target
+    clean_target: Tensor
     clean: Tensor
     truth: Tensor | None
     floor: Tensor
@@ -44,6 +51,22 @@ class Prepared:
     attribution: Tensor
     heatmap: Tensor
     ranking: Ranking
+
+    def explain(
+        self, images: Tensor | None = None, *, subject: Subject | None = None, method: Method | None = None
+    ) -> Tensor:
+        """One more attribution: of other images, another subject or by another method; all else is as it was."""
+        return (method or self.method).attribute(
+            subject or self.subject,
+            self.images if images is None else images,
+            self.target,
+            image_ids=self.image_ids,
+            seed=self.seed,
+        )
+
+    def target_of(self, images: Tensor) -> Tensor:
+        """The scalar that is explained, (B,): one forward pass without gradient."""
+        return self.target(without_gradient(self.subject, images))
 
 
 def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | None, seed: int) -> Prepared:
@@ -69,11 +92,16 @@ def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | 
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(
+        subject,
+        method,
+        seed,
+        range(batch.start, batch.start + len(batch)),
         images,
         batch.ids,
         functools.partial(predicted, subject, task.read),
         task,
         target,
+        target(output).detach(),
         clean,
         truth=None if batch.ground_truth is None else batch.ground_truth.to(clean),
         floor=max(floor_of(images.dtype), floor_of(output.dtype)) * task.magnitude(clean),

@@ -17,12 +17,16 @@ from xai_assert.randomness import ImageId
 
 FEWEST = 10  # below this a bootstrap interval means little
 RESAMPLES = 9999
+ALL_IMAGES = "all images"  # the id of a score that is one number for the whole set
 Statistic = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """Values (n,) float64 on the CPU with the ids of their images; what they are, and where they come from.
+
+    `chance` is the expected value of a random map, where that is known exactly; `range` what values are possible at
+    all; `details` what else was measured, (n,) or (n, k) each.
 
     Example:
         >>> import torch
@@ -37,6 +41,9 @@ class Score:
     unit: str | None = None
     higher_is_better: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
+    chance: float | None = None
+    range: tuple[float, float] = (-math.inf, math.inf)
+    details: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", torch.as_tensor(self.values).detach().double().cpu())
@@ -113,6 +120,7 @@ class Score:
             "image_ids": [i if isinstance(i, int) else str(i) for i in self.image_ids],
             "values": self.values.tolist(),
             "provenance": self.provenance,
+            "details": {name: column.tolist() for name, column in self.details.items()},
         }
 
     def _samples(self) -> tuple[np.ndarray, ...]:

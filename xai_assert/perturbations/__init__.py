@@ -1,11 +1,12 @@
 """Perturbations. Importing this package registers our own."""
 
 from xai_assert.perturbations import adversarial, fillers, noise  # noqa: F401  (they register)
-from xai_assert.perturbations.base import Perturbation, perturbation, register_perturbation
+from xai_assert.perturbations.base import Perturbation, Perturbed, perturbation, register_perturbation
 from xai_assert.perturbations.selection import Ranking, pixel_count, rank, warn_of_ties
 
 __all__ = [
     "Perturbation",
+    "Perturbed",
     "Ranking",
     "perturbation",
     "pixel_count",

@@ -15,7 +15,28 @@ from xai_assert import registry
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Card
 
-CONTEXT = ("card", "image_ids", "seed", "gradient")
+CONTEXT = ("card", "image_ids", "seed", "gradient", "mask")
+
+
+Gradient = Callable[..., Tensor]  # gradient() of the attacked loss at the images, or gradient(others) at others
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """A perturbation at work on one batch: `perturbed(mask)` are the images with the pixels of the mask perturbed.
+
+    `field` (B, C, H, W) is the whole picture perturbed, of which the pixels are taken; it is None where what a pixel
+    becomes depends on which others are perturbed, and `fill(mask)` says what.
+    """
+
+    images: Tensor
+    field: Tensor | None = None
+    fill: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, mask: Tensor) -> Tensor:
+        if self.field is not None:
+            return torch.where(mask, self.field, self.images)
+        return self.images if self.fill is None else torch.where(mask, self.fill(mask), self.images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +44,8 @@ class Perturbation:
     """A named perturbation with its parameters; made by `xa.perturbation` and `xa.register_perturbation`.
 
     `function(images, *, ...)` returns the whole picture perturbed, (B, C, H, W); only the selected pixels are taken
-    from it, so R and I see the same field. `gradient` says that it costs one gradient pass, `single_step` that it is an
+    from it, so R and I see the same field. A function with the keyword `mask` is given the pixels that will be taken.
+    `gradient` says that it costs one gradient pass (or, of its parameters, how many), `single_step` that it is an
     attack of one step from the clean input: gradient maps are judged by themselves then (`circular`).
 
     >>> perturbation("fgsm").single_step
@@ -33,7 +55,7 @@ class Perturbation:
     name: str
     function: Callable[..., Tensor]
     parameters: dict[str, Any] = field(default_factory=dict)
-    gradient: bool = False
+    gradient: bool | Callable[..., int] = False
     single_step: bool = False
 
     def __str__(self) -> str:
@@ -44,19 +66,23 @@ class Perturbation:
         """Equal for two perturbations that would do the same."""
         return (self.name, self.function, registry.parameters_key(self.parameters))
 
-    def field(
-        self,
-        images: Tensor,
-        *,
-        card: Card,
-        image_ids: Sequence[ImageId],
-        seed: int,
-        gradient: Callable[[], Tensor],
-    ) -> Tensor:
-        """The whole picture perturbed, (B, C, H, W)."""
+    @property
+    def gradients(self) -> int:
+        """Gradient passes an image."""
+        return self.gradient(**self.parameters) if callable(self.gradient) else int(self.gradient)
+
+    def on(
+        self, images: Tensor, *, card: Card, image_ids: Sequence[ImageId], seed: int, gradient: Gradient
+    ) -> Perturbed:
+        """Ready to perturb pixels of these images (B, C, H, W)."""
         context = {"card": card, "image_ids": image_ids, "seed": seed, "gradient": gradient}
         wanted = inspect.signature(self.function).parameters
         known = {key: value for key, value in context.items() if key in wanted}
+        if "mask" in wanted:
+            return Perturbed(images, fill=lambda mask: self._run(images, mask=mask, **known))
+        return Perturbed(images, self._run(images, **known))
+
+    def _run(self, images: Tensor, **known: Any) -> Tensor:
         perturbed = self.function(images.clone(), **known, **self.parameters)  # a function may write on its argument
         if not isinstance(perturbed, Tensor) or perturbed.shape != images.shape:
             got = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
@@ -88,13 +114,13 @@ def perturbation(what: str | Perturbation, **parameters: Any) -> Perturbation:
 
 
 def register_perturbation(
-    name: str, *, gradient: bool = False, single_step: bool = False, replace: bool = False
+    name: str, *, gradient: bool | Callable[..., int] = False, single_step: bool = False, replace: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorator: give `(images, *, ...) -> perturbed images` a name.
 
-    The function may declare `card`, `image_ids`, `seed` (for keyed randomness) and `gradient` (a call returns the
-    gradient (B, C, H, W) of the attacked loss), and is given them; other keywords are its parameters. It returns the
-    whole picture perturbed. See `Perturbation` for the flags.
+    The function may declare `card`, `image_ids`, `seed` (for keyed randomness), `gradient` (a call returns the gradient
+    (B, C, H, W) of the attacked loss at the images, or at those it is given) and `mask` (B, 1, H, W), and is given
+    them; other keywords are its parameters. It returns the whole picture perturbed. See `Perturbation` for the flags.
 
     Raises:
         ValueError: the name is taken and `replace` is not set.

@@ -13,8 +13,7 @@ import torch
 from xai_assert import registry
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.metrics import Score
-from xai_assert.metrics.score import FEWEST
-from xai_assert.named_metrics import ALL_IMAGES
+from xai_assert.metrics.score import ALL_IMAGES, FEWEST
 from xai_assert.reporting.comparison import Cell, Comparison, Outcome, Row
 from xai_assert.reporting.read import as_written, check_complete, check_results, read_results
 from xai_assert.verdicts import holm, sign_flips, smallest_p

@@ -12,15 +12,14 @@ import pytest
 from xai_assert import registry
 from xai_assert.assertions import failure
 from xai_assert.attributions import Method, method
-from xai_assert.cells import Cell
 from xai_assert.errors import NotApplicableError
 from xai_assert.evaluation import Evaluation
 from xai_assert.explain import explain
 from xai_assert.gates import CellName, Gate, Judged, judge_gate
-from xai_assert.metrics import Score
-from xai_assert.named_metrics import NamedMetric
+from xai_assert.metrics import Cell, Score
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.reporting import record
+from xai_assert.scores.named import NamedMetric
 from xai_assert.subject import Subject, slug
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ class GateCheck:
     def _failure(self, scores: Mapping[str, Score], red: Sequence[Judged]) -> AssertionError:
         first = red[0]
         score, metric = scores[first.gate.metric], registry.metrics.get(first.gate.metric)
-        control = (lambda: self._measure(metric, "random")) if metric.about == "explanation" else None
+        control = (lambda other: self._measure(metric, other)) if metric.about == "explanation" else None
         text = explain(score, first.gate.bound, first.because, control)
         text += "".join(f"\n  also: {j.gate.metric} {j.because}" for j in red[1:])
         text += f"\n  gate: {first.gate.reason}" if first.gate.reason else ""

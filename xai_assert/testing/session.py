@@ -12,10 +12,10 @@ import torch
 from xai_assert import registry
 from xai_assert.attributions import Method
 from xai_assert.batching import Samples
-from xai_assert.cells import Cell
 from xai_assert.datasets import bundled_images, open_data
 from xai_assert.evaluation import Evaluation
 from xai_assert.gates import check_gates_match
+from xai_assert.metrics import Cell
 from xai_assert.models.builders import known_name
 from xai_assert.reporting.record import developed
 from xai_assert.subject import Subject

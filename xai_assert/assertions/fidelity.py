@@ -1,26 +1,22 @@
-"""assert_*: compare, explain, record."""
+"""Assertions on AF and FE."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
 
+from xai_assert.assertions.base import hold, settle
 from xai_assert.batching import Samples
-from xai_assert.evaluation import Evaluation, EvaluationOptions
-from xai_assert.evidence import Kept
-from xai_assert.explain import Control, explain
-from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
+from xai_assert.evaluation import EvaluationOptions
+from xai_assert.metrics import FaithfulnessScore, FidelityScore
 from xai_assert.metrics.faithfulness import GROUPS, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
 from xai_assert.perturbations import Perturbation
 from xai_assert.reporting import record
 from xai_assert.scores import Subjectlike, as_evaluation, attribution_fidelity, faithfulness_estimate
-from xai_assert.verdicts import Bound, judge
-
-WORST = 3
+from xai_assert.verdicts import Bound
 
 
 def assert_attribution_fidelity(
@@ -77,7 +73,7 @@ def assert_attribution_fidelity(
     )
     score = measure(method)
     seen = evaluation.take_evidence(method, perturbation, fraction)
-    settle(score, bound, evaluation, control=lambda: measure("random"), evidence=seen)
+    settle(score, bound, evaluation, control=measure, evidence=seen)
     return score
 
 
@@ -115,61 +111,5 @@ def assert_faithfulness_estimate(
     __tracebackhide__ = True
     bound = Bound(min_fe, max_fe, confidence, label="_fe")
     evaluation = as_evaluation(subject, images, options)
-    measure = functools.partial(faithfulness_estimate, evaluation, perturbation=perturbation, groups=groups, mode=mode)
-    score = measure(method)
-    settle(score, bound, evaluation, control=lambda: measure("random"))
-    return score
-
-
-def assert_score(
-    score: Score,
-    *,
-    min: float | None = None,
-    max: float | None = None,
-    confidence: float | None = None,
-    beats: str | None = None,
-) -> Score:
-    """Assert a bound on any score, of your own too: compare, explain, record.
-
-    Raises:
-        AssertionError: the bound is not met or not decided; it carries `.score`.
-        TypeError: no bound was given.
-
-    Example:
-        >>> import torch
-        >>> mine = Score(torch.tensor([0.4, 0.6]), ("a", "b"), "agreement")
-        >>> assert_score(mine, min=0.3)
-        <Score agreement 0.500 over 2 images>
-    """
-    __tracebackhide__ = True
-    if not isinstance(score, Score):
-        raise TypeError(f"score must be an xa.Score, not {type(score).__name__}; wrap your numbers in one")
-    settle(score, Bound(min, max, confidence, beats))
-    return score
-
-
-def settle(
-    score: Score,
-    bound: Bound,
-    evaluation: Evaluation | None = None,
-    *,
-    control: Control | None = None,
-    evidence: Sequence[Kept] = (),
-) -> None:
-    """Judge, record, and raise with the explanation if it did not pass."""
-    __tracebackhide__ = True
-    verdict = judge(score, bound)
-    gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
-    record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome, pictures=list(evidence)))
-    if verdict.outcome != "pass":
-        raise failure(score, explain(score, bound, verdict.because, control), evaluation)
-
-
-def failure(score: Score, text: str, evaluation: Evaluation | None) -> AssertionError:
-    """A plain AssertionError (a subclass would hide its first line in pytest's summary) that carries the evidence."""
-    error = AssertionError(text)
-    error.score = score  # type: ignore[attr-defined]
-    known = set(evaluation.image_ids) if evaluation else set()  # a metric of the user's may name what is no image
-    ids = [i for i, _ in score.worst(WORST) if i in known]
-    error.worst = {i: evaluation.image(i).cpu().clone() for i in ids} if evaluation else {}  # type: ignore[attr-defined]
-    return error
+    measure = functools.partial(faithfulness_estimate, perturbation=perturbation, groups=groups, mode=mode)
+    return hold(bound, measure, evaluation, method)

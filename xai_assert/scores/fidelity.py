@@ -1,34 +1,18 @@
-"""The public metrics: one function a metric, each a thin call of `Evaluation`."""
+"""AF and FE: the metrics of "Shedding Light on Depth"."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from xai_assert.batching import Samples
-from xai_assert.errors import UnknownNameError
-from xai_assert.evaluation import Evaluation, EvaluationOptions
+from xai_assert.evaluation import EvaluationOptions
 from xai_assert.metrics import FaithfulnessScore, FidelityScore
 from xai_assert.metrics.faithfulness import GROUPS, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
 from xai_assert.perturbations import Perturbation
-
-Subjectlike = nn.Module | Evaluation
-
-
-def as_evaluation(subject: Subjectlike, images: Tensor | Samples | None, options: Mapping[str, Any]) -> Evaluation:
-    """The evaluation that was given, or a new one of (subject, images)."""
-    for name in options:
-        if name not in EvaluationOptions.__annotations__:
-            raise TypeError(str(UnknownNameError("argument", name, EvaluationOptions.__annotations__)))
-    if not isinstance(subject, Evaluation):
-        return Evaluation(subject, images, **options)
-    if images is not None or options:
-        extra = ", ".join((["images"] if images is not None else []) + sorted(options))
-        raise TypeError(f"{extra}: already fixed by the Evaluation; give it there")
-    return subject
+from xai_assert.scores.base import Subjectlike, as_evaluation
 
 
 def attribution_fidelity(
@@ -70,6 +54,7 @@ def attribution_fidelity(
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> images = torch.rand(4, 3, 8, 8)
         >>> score = attribution_fidelity(nn.Conv2d(3, 1, 1), "edges", images, task="depth")
         >>> len(score), score.unresponsive
@@ -108,6 +93,7 @@ def faithfulness_estimate(
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> faithfulness_estimate(nn.Conv2d(3, 1, 1), "edges", torch.rand(4, 3, 8, 8), task="depth").groups
         16
     """

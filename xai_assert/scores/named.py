@@ -11,13 +11,12 @@ import scipy.stats
 import torch
 
 from xai_assert import registry
-from xai_assert.cells import Cell, FaithfulnessCell, FidelityCell
 from xai_assert.errors import NotApplicableError
 from xai_assert.evaluation import Evaluation
-from xai_assert.metrics import Score
+from xai_assert.metrics import Cell, FaithfulnessCell, FidelityCell, Metric, Score
+from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.perturbations import Perturbation
 
-ALL_IMAGES = "all images"  # the id of a score that is one number for the whole set
 Measure = Callable[[Evaluation, Any, Perturbation, float], Score]
 Plan = Callable[[Perturbation, float], list[Cell]]
 
@@ -29,18 +28,27 @@ def _nothing(perturbation: Perturbation, fraction: float) -> list[Cell]:
 @dataclass(frozen=True)
 class NamedMetric:
     """A metric that a gate can name. `about` is "explanation", or "run" for what must hold for any numbers at all;
-    `cells` are what the evaluation should compute in the same pass as everything else."""
+    `cells` are what the evaluation should compute in the same pass as everything else; `facts` say what its numbers
+    mean."""
 
     name: str
     measure: Measure
     about: Literal["explanation", "run"] = "explanation"
     cells: Plan = field(default=_nothing)
+    facts: Metric | None = None
 
 
 def register_metric(
-    name: str, *, about: Literal["explanation", "run"] = "explanation", cells: Plan = _nothing, replace: bool = False
+    name: str,
+    *,
+    about: Literal["explanation", "run"] = "explanation",
+    cells: Plan = _nothing,
+    facts: Metric | None = None,
+    replace: bool = False,
 ) -> Callable[[Measure], Measure]:
     """Decorator: give `(evaluation, method, perturbation, fraction) -> Score` a name that gates can use.
+
+    See `NamedMetric` for the other arguments.
 
     Raises:
         ValueError: the name is taken and `replace` is not set.
@@ -57,10 +65,19 @@ def register_metric(
     """
 
     def decorate(measure: Measure) -> Measure:
-        registry.metrics.register(name, NamedMetric(name, measure, about, cells), replace=replace)
+        registry.metrics.register(name, NamedMetric(name, measure, about, cells, facts), replace=replace)
         return measure
 
     return decorate
+
+
+def register_cell(metric: Metric, cell: Callable[[Perturbation, float], Cell]) -> None:
+    """Give a metric that one cell measures its name."""
+
+    def measure(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
+        return evaluation.score(method, cell(perturbation, fraction), metric)
+
+    register_metric(metric.name, cells=lambda p, f: [cell(p, f)], facts=metric)(measure)
 
 
 def _fidelity(perturbation: Perturbation, fraction: float) -> list[Cell]:
