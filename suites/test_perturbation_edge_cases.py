@@ -31,7 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::xai_assert.errors.TiedHeatmapWa
 
 EXAMPLES = settings(strategies.profile, max_examples=60, derandomize=True, database=None)  # the same in every run
 SECONDS, FEWEST, MOST = 4.0, 3, 25  # for a model, and examples within that
-PASSES = 12  # forward passes' worth of an example: AF of h and of -h, 3 passes each, and a gradient each for attacks
+PASSES, GRADIENT = 6, 3  # forward passes of an example, AF of h and of -h; and what a gradient is worth, for attacks
+ADDED = ("gaussian_noise", "patch_noise", "brightness")  # they move every pixel
+CLIPPED = ("gaussian_noise", "patch_noise", "brightness", "contrast", "fgsm", "pgd")  # they take clip=True
 SAME = 1e-3  # what a convolution's choice of algorithm may move an AF
 
 MODELS, HEATMAPS, SEEDS = strategies.known_models(), strategies.heatmaps(), strategies.seeds()
@@ -101,7 +103,7 @@ def test_nothing_but_the_selected_pixels_changes(model: KnownModel, images_and_c
         outside = relevance < relevance.flatten().topk(k).values[-1]
         assert not (changed & outside).any(), f"a pixel was changed that was not selected: {case}"
     assert not (touched[0] & touched[1]).any(), f"a pixel was changed as relevant and as irrelevant: {case}"
-    if case.perturbation.startswith("gaussian_noise") and images.dtype != torch.bfloat16:  # which may round it away
+    if case.perturbation.startswith(ADDED) and images.dtype != torch.bfloat16:  # which may round it away
         assert all((changed.flatten(1).sum(1) == k).all() for changed in touched), f"fewer than {k} changed: {case}"
 
 
@@ -170,6 +172,20 @@ def test_colours_and_strengths_follow_the_card(
 
 
 @EXAMPLES
+@given(model=MODELS, images=strategies.images(), what=st.sampled_from(CLIPPED), seed=SEEDS)
+def test_clipped_pictures_stay_between_black_and_white(model: KnownModel, images: Images, what: str, seed: int) -> None:
+    subject = model.subject(images.size)
+    case = Case(
+        f"{what}(clip=True)", 0.5 - 0.5 / (images.size[0] * images.size[1]), Heatmap("distinct values", seed), seed
+    )
+    clean, *perturbed = shown(subject, images.tensor(), case, list(range(images.count)), images.count)
+    black, white = (subject.card.colour((value,) * 3).to(clean) for value in (0.0, 1.0))
+    for side in perturbed:
+        inside = (side >= black) & (side <= white)
+        assert inside[side != clean].all(), f"beyond black or white: {case}"
+
+
+@EXAMPLES
 @given(model=MODELS, heatmap=strategies.heatmaps(degenerate=True), images=strategies.images())
 def test_a_map_that_ranks_nothing_is_refused(model: KnownModel, heatmap: Heatmap, images: Images) -> None:
     with pytest.raises(xa.DegenerateHeatmapError, match=f"heatmap of {heatmap.kind} is (constant|not finite)"):
@@ -196,10 +212,12 @@ def test_your_model_under_any_perturbation(
     batch = ImageSource(xai_images, channels=xai_model.card.channels).batch(0, min(2, len(xai_images)))
     size = (batch.images.shape[2], batch.images.shape[3])
     session = session_of(pytestconfig)
+    names = [p.name for p in session.perturbations if drawable(p.name, xai_model)]
+    gradients = max(xa.perturbation(name).gradients for name in names)
 
     @hypothesis.seed(session.seed)
-    @settings(EXAMPLES, max_examples=affordable(xai_model, batch))
-    @given(case=strategies.cases(size, names=[p.name for p in session.perturbations if drawable(p.name, xai_model)]))
+    @settings(EXAMPLES, max_examples=affordable(xai_model, batch, gradients))
+    @given(case=strategies.cases(size, names=names))
     def any_perturbation(case: Case) -> None:
         check(xai_model, batch, case)
 
@@ -224,15 +242,15 @@ def check(subject: Subject, batch: Batch, case: Case) -> None:
     assert worst <= SAME, f"{subject.name}: AF of h and of -h, which should cancel, sum to {worst:.3g}; {case}"
 
 
-def affordable(subject: Subject, batch: Batch) -> int:
-    """The number of examples, from the time of one forward pass."""
+def affordable(subject: Subject, batch: Batch, gradients: int) -> int:
+    """The number of examples, from the time of one forward pass and the gradients of the costliest attack."""
     images = batch.images.to(subject.device)
     with undisturbed(subject):
         without_gradient(subject, images).sum().item()  # the first pass sets things up
         start = time.perf_counter()
         without_gradient(subject, images).sum().item()
         forward = time.perf_counter() - start
-    return min(MOST, max(FEWEST, int(SECONDS / (PASSES * forward))))
+    return min(MOST, max(FEWEST, int(SECONDS / ((PASSES + 2 * GRADIENT * gradients) * forward))))
 
 
 def drawable(perturbation: str, subject: Subject) -> bool:

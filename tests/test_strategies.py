@@ -16,11 +16,12 @@ import xai_assert as xa
 from xai_assert import known_models, recipes, registry, strategies
 from xai_assert.attributions import check_ranks
 from xai_assert.perturbations import pixel_count
+from xai_assert.perturbations.base import CONTEXT
 from xai_assert.recipes import Heatmap, Images
 from xai_assert.strategies import STRENGTHS
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
-OURS = ("gaussian_noise", "fgsm", "black", "mean")
+OURS = ("gaussian_noise", "fgsm", "patch_noise", "brightness", "pgd", "black", "mean", "noisy_linear")
 EVERYTHING = st.one_of(
     strategies.images(),
     strategies.heatmaps(),
@@ -74,10 +75,12 @@ class TestPerturbations:
             entry = registry.perturbations.get(name)
             if not entry.function.__module__.startswith("xai_assert."):
                 continue
-            own = registry.keywords(entry.function, skip=1, given=("card", "image_ids", "seed", "gradient"))
+            own = registry.keywords(entry.function, skip=1, given=CONTEXT)
             strength = {STRENGTHS[name][0]} if name in STRENGTHS else set()
             assert strength <= own
-            assert not (own & {"sigma", "epsilon", "strength"}) - strength, f"{name} is not in STRENGTHS"
+            in_pixels = {"sigma"} if name == "blur" else set()
+            left = (own & {"sigma", "epsilon", "delta", "strength"}) - strength - in_pixels
+            assert not left, f"{name} is not in STRENGTHS"
 
     def test_all_registered_ones_by_default_also_the_users(self):
         with registry.isolated():

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from xai_assert import tasks as tasks
     from xai_assert.accuracy import depth_metrics as depth_metrics
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
+    from xai_assert.assertions import assert_completeness as assert_completeness
     from xai_assert.assertions import assert_faithfulness_estimate as assert_faithfulness_estimate
+    from xai_assert.assertions import assert_infidelity as assert_infidelity
+    from xai_assert.assertions import assert_input_shift as assert_input_shift
+    from xai_assert.assertions import assert_max_sensitivity as assert_max_sensitivity
+    from xai_assert.assertions import assert_randomization_sensitivity as assert_randomization_sensitivity
     from xai_assert.assertions import assert_score as assert_score
     from xai_assert.attributions import Method as Method
     from xai_assert.attributions import attribute as attribute
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from xai_assert.errors import DegenerateHeatmapError as DegenerateHeatmapError
     from xai_assert.errors import GatesError as GatesError
     from xai_assert.errors import ModelOutputError as ModelOutputError
+    from xai_assert.errors import NearBaselineWarning as NearBaselineWarning
     from xai_assert.errors import NotApplicableError as NotApplicableError
     from xai_assert.errors import TiedHeatmapWarning as TiedHeatmapWarning
     from xai_assert.errors import UnknownNameError as UnknownNameError
@@ -49,7 +55,12 @@ if TYPE_CHECKING:
     from xai_assert.reporting.baseline import assert_no_regression as assert_no_regression
     from xai_assert.reporting.baseline import compare as compare
     from xai_assert.scores import attribution_fidelity as attribution_fidelity
+    from xai_assert.scores import completeness as completeness
     from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
+    from xai_assert.scores import infidelity as infidelity
+    from xai_assert.scores import input_shift as input_shift
+    from xai_assert.scores import max_sensitivity as max_sensitivity
+    from xai_assert.scores import randomization_sensitivity as randomization_sensitivity
     from xai_assert.scores.named import register_metric as register_metric
     from xai_assert.snapshots import assert_heatmap_matches as assert_heatmap_matches
     from xai_assert.subject import Card as Card
@@ -60,7 +71,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "accuracy": ("depth_metrics",),
-    "assertions": ("assert_attribution_fidelity", "assert_faithfulness_estimate", "assert_score"),
+    "assertions": (
+        "assert_attribution_fidelity",
+        "assert_completeness",
+        "assert_faithfulness_estimate",
+        "assert_infidelity",
+        "assert_input_shift",
+        "assert_max_sensitivity",
+        "assert_randomization_sensitivity",
+        "assert_score",
+    ),
     "attributions": ("Method", "attribute", "heatmap", "method", "register_method"),
     "batching": ("Sample",),
     "errors": (
@@ -69,6 +89,7 @@ _HOMES = {
         "DegenerateHeatmapError",
         "GatesError",
         "ModelOutputError",
+        "NearBaselineWarning",
         "NotApplicableError",
         "TiedHeatmapWarning",
         "UnknownNameError",
@@ -80,7 +101,15 @@ _HOMES = {
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
     "reporting.baseline": ("assert_no_regression", "compare"),
-    "scores": ("attribution_fidelity", "faithfulness_estimate"),
+    "scores": (
+        "attribution_fidelity",
+        "completeness",
+        "faithfulness_estimate",
+        "infidelity",
+        "input_shift",
+        "max_sensitivity",
+        "randomization_sensitivity",
+    ),
     "snapshots": ("assert_heatmap_matches",),
     "subject": ("Card", "Subject", "describe"),
     "tasks": ("Task",),

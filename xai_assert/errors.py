@@ -47,6 +47,10 @@ class TiedHeatmapWarning(UserWarning):
     """Most of the pixels called relevant (or irrelevant) were chosen among equals, by lot."""
 
 
+class NearBaselineWarning(UserWarning):
+    """An image is nearly the baseline of its map, such as a dark one against black: the map is 0 there anyway."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception that ended a cell, and the lines it came from without the tensors that were alive there."""

@@ -31,8 +31,14 @@ profile = hypothesis.settings.get_profile("xai")
 
 STEPS = 100
 # The parameter that is a perturbation's strength, in ImageNet standard deviations, and the largest one drawn: well
-# beyond the default (.8 and 3), and beyond the 2 to 2.6 between a picture's mean colour and black or white.
-STRENGTHS = {"gaussian_noise": ("sigma", 4.0), "fgsm": ("epsilon", 5.0)}
+# beyond the default (.8, 1 and 3), and beyond the 2 to 2.6 between a picture's mean colour and black or white.
+STRENGTHS = {
+    "gaussian_noise": ("sigma", 4.0),
+    "fgsm": ("epsilon", 5.0),
+    "patch_noise": ("sigma", 4.0),
+    "brightness": ("delta", 4.0),
+    "pgd": ("epsilon", 5.0),
+}
 
 
 def sizes(*, side: int = 9) -> SearchStrategy[Size]:
@@ -109,7 +115,7 @@ def perturbations(names: Sequence[str] | None = None, *, max_strength: float | N
     Args:
         names: of registered perturbations; all of them by default.
         max_strength: the largest strength, in ImageNet standard deviations; perturbations that have none are left out
-            then. By default gaussian_noise goes to sigma=4 and fgsm to epsilon=5.
+            then. By default noise goes to sigma=4, brightness to delta=4 and attacks to epsilon=5.
 
     Raises:
         UnknownNameError: nobody registered such a perturbation.

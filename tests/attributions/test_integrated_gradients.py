@@ -4,6 +4,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 from known_models import Counting, Pixelwise, draw
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -197,6 +198,38 @@ class TestBaselines:
         expected = WEIGHTS / 24 * (IMAGES - start)
         torch.testing.assert_close(self.attribution(baseline=start), expected, rtol=1e-5, atol=1e-7)
 
+    def test_the_blurred_image_of_each(self):
+        """Mirrored at its border, a picture of 4x6 pixels blurs to its mean colour, but for exp(-(10 pi / 6)^2 / 2)."""
+        start = torch.from_numpy(gaussian_filter(IMAGES.double().numpy(), 10, axes=(2, 3))).float()
+        expected = WEIGHTS / 24 * (IMAGES - start)
+        # a difference of float32 numbers of order 1
+        torch.testing.assert_close(self.attribution(baseline="blurred"), expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(start, IMAGES.mean((2, 3), keepdim=True).expand_as(start), rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("several", ["black+white+mean", "black + white + mean", ("black", "white", "mean")])
+    def test_of_several_it_is_the_mean(self, several):
+        each = [self.attribution(baseline=name) for name in ("black", "white", "mean")]
+        # three float32 numbers added up
+        torch.testing.assert_close(self.attribution(baseline=several), sum(each) / 3, rtol=1e-6, atol=1e-7)
+
+    def test_names_and_tensors_together(self):
+        start = draw(3, 1, 1, seed=2)
+        expected = (self.attribution(baseline="black") + self.attribution(baseline=start)) / 2
+        torch.testing.assert_close(self.attribution(baseline=("black", start)), expected, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize(("baseline", "passes"), [("black", 4), ("black+white+mean", 12), (("mean", "blurred"), 8)])
+    def test_each_costs_its_steps(self, baseline, passes):
+        model, chosen = Counting(Pixelwise(WEIGHTS)), {"steps": 4, "baseline": baseline}
+        integrated(normalised(model), IMAGES, target=depth_mean, **chosen)
+        assert (model.forwards, model.backwards) == (5 * passes, 5 * passes)
+        method = xa.method("integrated_gradients", **chosen)
+        assert method.passes(**method.parameters) == (0, passes)
+
+    def test_the_command_line_says_several_too(self):
+        method = xa.method("integrated_gradients(steps=4, baseline='black+white')")
+        assert str(method) == "integrated_gradients(steps=4, baseline='black+white')"
+        assert method.passes(**method.parameters) == (0, 8)
+
     def test_a_tensor_of_another_type_that_requires_grad(self):
         start = draw(3, 1, 1).double().requires_grad_(True)
         found = self.attribution(baseline=start)
@@ -204,7 +237,8 @@ class TestBaselines:
         assert start.grad is None
 
     def test_the_baseline_itself_is_attributed_nothing(self):
-        assert self.attribution(baseline=IMAGES[0])[0].abs().max() == 0
+        with pytest.warns(xa.NearBaselineWarning, match=r"1 of 5 images are as their baseline tensor .*\(100%,"):
+            assert self.attribution(baseline=IMAGES[0], batch_size=5)[0].abs().max() == 0
 
     @pytest.mark.parametrize("shape", [(5, 3, 4, 6), (2, 4, 6), (3,), (1, 1, 3, 4, 6)])
     def test_another_shape_is_refused_whatever_the_batch_size(self, shape):
@@ -212,9 +246,9 @@ class TestBaselines:
             self.attribution(baseline=torch.zeros(shape), batch_size=5)
         assert f"integrated_gradients: baseline {shape} " in str(error.value)
 
-    @pytest.mark.parametrize("baseline", ["grey", 3, None, [0.0, 0.0, 0.0]])
+    @pytest.mark.parametrize("baseline", ["grey", 3, None, [0.0, 0.0, 0.0], (), "black+grey", ("black", None)])
     def test_an_unknown_baseline_is_refused_with_the_known_ones(self, baseline):
-        with pytest.raises(ValueError, match=r"unknown baseline .*; known: black, white, mean, or a tensor"):
+        with pytest.raises(ValueError, match=r"unknown baseline .*; known: black, white, mean, blurred, or a tensor"):
             self.attribution(baseline=baseline)
 
     @pytest.mark.parametrize("steps", [0, -1, 2.5, "3", True])

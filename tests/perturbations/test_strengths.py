@@ -1,4 +1,4 @@
-"""The four perturbations, seen as what they do to the RGB picture behind the network's input."""
+"""What all perturbations share; fillers, noise and FGSM, seen as what they do to the picture behind the input."""
 
 from dataclasses import replace
 
@@ -8,10 +8,12 @@ from known_models import draw
 from torch import Tensor
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Card
 
 PICTURES = draw(4, 3, 6, 8).sigmoid()  # RGB in (0, 1)
 IDS = ["a.png", "b.png", "c.png", "d.png"]
+CHECKERBOARD = (torch.arange(6)[:, None] + torch.arange(8) + 1).remainder(2).bool().expand(4, 1, 6, 8)
 GRADIENT = draw(4, 3, 6, 8, seed=1)
 # Through the scaling and back, in float32; "caffe" multiplies by 255, so a rounding of its input is 255 times smaller.
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -33,8 +35,12 @@ def channels(values) -> Tensor:
 
 
 def perturbed(what, images, card, *, ids=IDS, seed=0, gradient=GRADIENT):
-    made = xa.perturbation(what).on(images, card=card, image_ids=ids, seed=seed, gradient=lambda: gradient)
-    return made.field
+    made = xa.perturbation(what).on(images, card=card, image_ids=ids, seed=seed, gradient=lambda at=None: gradient)
+    return (
+        made.fill(CHECKERBOARD[: len(images), :, : images.shape[2], : images.shape[3]])
+        if made.field is None
+        else made.field
+    )
 
 
 def change(what, card, **options) -> Tensor:
@@ -135,14 +141,19 @@ class TestFgsm:
         assert asked == [1]
 
     def test_it_says_that_it_is_an_attack_of_one_step(self):
-        flags = {name: (xa.perturbation(name).gradient, xa.perturbation(name).single_step) for name in OURS}
-        assert flags == {**dict.fromkeys(OURS, (False, False)), "fgsm": (True, True)}
+        flags = {name: (xa.perturbation(name).gradients, xa.perturbation(name).single_step) for name in OURS}
+        assert flags == {**dict.fromkeys(OURS, (0, False)), "fgsm": (1, True), "pgd": (10, False)}
 
 
-OURS = ["black", "mean", "gaussian_noise", "fgsm"]
+OURS = [
+    name
+    for name in registry.perturbations.names()
+    if registry.perturbations.get(name).function.__module__.startswith("xai_assert.")
+]
+STRONG = [("gaussian_noise", "sigma"), ("patch_noise", "sigma"), ("fgsm", "epsilon"), ("pgd", "epsilon")]
 
 
-@pytest.mark.parametrize(("name", "strength"), [("gaussian_noise", "sigma"), ("fgsm", "epsilon")])
+@pytest.mark.parametrize(("name", "strength"), STRONG)
 class TestStrengths:
     @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "much", None])
     def test_bad_ones_are_refused(self, name, strength, bad):
@@ -153,7 +164,7 @@ class TestStrengths:
         images = as_input(PICTURES, card)
         free = as_picture(perturbed(f"{name}({strength}=4)", images, card), card)
         clipped = as_picture(perturbed(f"{name}({strength}=4, clip=True)", images, card), card)
-        assert free.min() < -0.5 < 1.5 < free.max()
+        assert free.min() < -0.4 < 1.4 < free.max()
         torch.testing.assert_close(clipped, free.clamp(0, 1), **CLOSE)
 
     def test_clipping_needs_to_know_black(self, name, strength):
@@ -163,6 +174,18 @@ class TestStrengths:
 
 @pytest.mark.parametrize("name", OURS)
 class TestEveryPerturbation:
+    def test_the_same_again_and_in_any_batch(self, name, card):
+        images, order = as_input(PICTURES, card), [2, 0]
+        found = perturbed(name, images, card)
+        assert torch.isfinite(found).all()
+        assert torch.equal(perturbed(name, images, card), found)
+        some = perturbed(name, images[order], card, ids=["c.png", "a.png"], gradient=GRADIENT[order])
+        assert torch.equal(some, found[order])
+
+    def test_it_does_something_to_every_picture(self, name, card):
+        images = as_input(PICTURES, card)
+        assert (perturbed(name, images, card) != images).flatten(1).any(1).all()
+
     def test_the_images_are_not_changed(self, name, card):
         images = as_input(PICTURES, card)
         kept = images.clone()

@@ -1,6 +1,14 @@
 """Perturbations. Importing this package registers our own."""
 
-from xai_assert.perturbations import adversarial, fillers, noise  # noqa: F401  (they register)
+from xai_assert.perturbations import (  # noqa: F401  (they register)
+    adversarial,
+    blur,
+    colour,
+    fillers,
+    imputation,
+    noise,
+    patches,
+)
 from xai_assert.perturbations.base import Perturbation, Perturbed, perturbation, register_perturbation
 from xai_assert.perturbations.selection import Ranking, pixel_count, rank, warn_of_ties
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -147,6 +149,18 @@ def positive(what: str, value: float) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"{what} must be a positive number, not {value!r}")
     return value
+
+
+def whole(what: str, value: int, least: int) -> int:
+    """A whole number, checked."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def arrays(images: Tensor) -> npt.NDArray[np.float64]:
+    """Images in float64 on the CPU: what is made of them there is the same for any device and batch."""
+    return images.detach().cpu().double().contiguous().numpy()
 
 
 def clipped(images: Tensor, card: Card) -> Tensor:

@@ -3,5 +3,17 @@
 from xai_assert.scores import named  # noqa: F401  (it registers)
 from xai_assert.scores.base import Subjectlike, as_evaluation
 from xai_assert.scores.fidelity import attribution_fidelity, faithfulness_estimate
+from xai_assert.scores.sanity import completeness, input_shift, randomization_sensitivity
+from xai_assert.scores.stability import infidelity, max_sensitivity
 
-__all__ = ["Subjectlike", "as_evaluation", "attribution_fidelity", "faithfulness_estimate"]
+__all__ = [
+    "Subjectlike",
+    "as_evaluation",
+    "attribution_fidelity",
+    "completeness",
+    "faithfulness_estimate",
+    "infidelity",
+    "input_shift",
+    "max_sensitivity",
+    "randomization_sensitivity",
+]
