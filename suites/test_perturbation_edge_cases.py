@@ -51,7 +51,7 @@ def shown(subject: Subject, images: Tensor, case: Case, ids: list[int], chunk: i
     seen: list[Tensor] = []
     with hooks(subject.module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))):
         fidelity(subject, case.heatmap.method(), images, case, image_ids=ids, batch_size=chunk)
-    each = len(seen) // -(-len(images) // chunk)  # forwards of a batch: clean, one of the attack if it is one, R, I
+    each = len(seen) // -(-len(images) // chunk)  # forwards of a batch: clean, those of an attack, R, I
     clean, relevant, irrelevant = (torch.cat(seen[start::each]) for start in (0, each - 2, each - 1))
     return clean, relevant, irrelevant
 

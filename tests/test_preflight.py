@@ -1,5 +1,7 @@
 """The preflight finds what is planted, names it, and finds nothing in a model that is in order."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -280,6 +282,22 @@ class TestMethods:
         assert found["method integrated_gradients"].words == "not tried: one image would take about 3 minutes"
         assert model.forwards < 60
 
+    def test_pictures_that_look_like_the_baseline(self):
+        dark = normalised(PICTURES * (torch.arange(32) > 24))  # three quarters of it are black
+        methods = ["integrated_gradients(steps=2)", "integrated_gradients(steps=2, baseline='white')"]
+        found = findings(curved().eval(), images=dark, methods=methods)
+        black, white = (found[f"method {method}"] for method in methods)
+        assert (black.outcome, white.outcome) == ("warn", "ok")
+        assert "as their baseline black in more than half of the pixels (78%" in black.words
+
+    def test_other_warnings_of_a_method_are_given(self):
+        def wary(model, images, target):
+            warnings.warn("beware", UserWarning, stacklevel=1)
+            return looks(model, images, target)
+
+        with pytest.warns(UserWarning, match="beware"):
+            assert findings(curved().eval(), methods=[xa.method(wary)])["method wary"].outcome == "ok"
+
     def test_a_perturbation_without_colours(self):
         bare = xa.describe(curved().eval(), name="net", task="depth")
         found = preflight.preflight(bare, IMAGES, ["saliency"], ["black", "gaussian_noise"])
@@ -292,6 +310,20 @@ class TestMethods:
         found = findings(curved().eval(), perturbations=["gaussian_noise(sigma=1e-9)"])
         (finding,) = [f for name, f in found.items() if name.startswith("perturbation")]
         assert (finding.outcome, finding.words.endswith("; not at all on 4 of 4 images")) == ("warn", True)
+
+    def test_one_that_depends_on_what_is_left_is_tried_on_half_of_the_pixels(self):
+        """Of a whole picture it leaves a flat one. Half of a picture that is a ramp it guesses to within its noise."""
+        ramp = (torch.arange(24.0)[:, None] + torch.arange(32.0)).expand(4, 3, 24, 32) / 28 - 1
+        found = findings(curved().eval(), images=ramp, perturbations=["noisy_linear(noise=0)", "noisy_linear(noise=3)"])
+        weak, strong = (found[f"perturbation noisy_linear(noise={noise})"] for noise in (0, 3))
+        assert (weak.outcome, strong.outcome) == ("ok", "ok")
+        moved = [float(f.words.removeprefix("half of the pixels moved by ").split()[0]) for f in (weak, strong)]
+        assert moved[0] < 0.05  # the ramp rises by 1/28 a pixel; at its border the guess misses it
+        assert moved[1] == pytest.approx(3 * (2 / torch.pi) ** 0.5, rel=0.05)  # mean of |a normal number|
+
+    def test_an_attack_of_many_steps(self):
+        found = findings(curved().eval(), perturbations=["pgd(epsilon=2.0, steps=20)"])
+        assert found["perturbation pgd(epsilon=2.0, steps=20)"].outcome == "ok"
 
 
 class TestCost:

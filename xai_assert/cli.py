@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_check(commands)
     add_calibrate(commands)
     add_merge(commands)
+    add_sweep(commands)
     given = parser.parse_args(arguments)
     try:
         status: int = given.run(given)
@@ -45,29 +46,35 @@ def add_check(commands: Any) -> None:
 
 def run_check(given: argparse.Namespace) -> int:
     """Check a model on a few images, and say what all will cost."""
+    from xai_assert.preflight import lines, preflight
+    from xai_assert.testing.options import METHODS, PERTURBATIONS
+
+    subject, images = load_model(given.model, given)
+    findings = preflight(subject, images, given.method or METHODS, given.perturbation or PERTURBATIONS)
+    failed = sum(finding.outcome == "fail" for finding in findings)
+    print("\n".join([repr(subject), repr(images), *lines(findings)]))
+    print(f"{failed} of {len(findings)} checks fail" if failed else "no check fails")
+    return int(failed > 0)
+
+
+def load_model(text: str, given: argparse.Namespace) -> tuple[Any, Any]:
+    """The subject that `[ALIAS=]SPEC[@WEIGHTS]` means, and the images of --data and --images for it."""
     import pytest
 
     from xai_assert.datasets import bundled_images, open_data
     from xai_assert.models.devices import resolve_device
-    from xai_assert.preflight import lines, preflight
-    from xai_assert.testing.options import METHODS, PERTURBATIONS, ModelOption
+    from xai_assert.testing.options import ModelOption
 
     try:
-        option = ModelOption.parse(given.model)
+        option = ModelOption.parse(text)
     except pytest.UsageError as error:
         raise ValueError(str(error).replace("--xai-model ", "model ")) from None
     if str(Path.cwd()) not in sys.path:  # "module:factory" of a project that is not installed
         sys.path.insert(0, str(Path.cwd()))
     subject = option.load(resolve_device(given.device))
     if given.data is None:
-        images = bundled_images(subject.card, limit=given.images)
-    else:
-        images = open_data(given.data, subject.card, limit=given.images)
-    findings = preflight(subject, images, given.method or METHODS, given.perturbation or PERTURBATIONS)
-    failed = sum(finding.outcome == "fail" for finding in findings)
-    print("\n".join([repr(subject), repr(images), *lines(findings)]))
-    print(f"{failed} of {len(findings)} checks fail" if failed else "no check fails")
-    return int(failed > 0)
+        return subject, bundled_images(subject.card, limit=given.images)
+    return subject, open_data(given.data, subject.card, limit=given.images)
 
 
 def add_calibrate(commands: Any) -> None:
@@ -124,6 +131,47 @@ def run_merge(given: argparse.Namespace) -> int:
     status: int = document["exit_status"]
     print(f"report: {page}, exit status {status}")
     return status
+
+
+def add_sweep(commands: Any) -> None:
+    """The words of `xai-assert sweep`."""
+    sweep = commands.add_parser(
+        "sweep",
+        help="which method to ship for a model, and how sure that is",
+        description="Attribution fidelity over strengths, fractions and perturbations, beside other metrics, with a "
+        "picture and the method to ship. What it will cost is said first; an interrupted run keeps what it measured. "
+        "Exit status 1 if for a model no method could be measured, 130 if interrupted.",
+    )
+    sweep.add_argument("model", nargs="+", metavar="[ALIAS=]SPEC[@WEIGHTS]", help="as --xai-model takes it")
+    sweep.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="for sweep.json and sweep.png")
+    sweep.add_argument("--data", help="as --xai-data takes it (default: the bundled scenes)")
+    sweep.add_argument("--images", type=int, metavar="N", help="the first N images of the data")
+    sweep.add_argument("--method", action="append", metavar="NAME", help="repeatable (default: those of the suites)")
+    sweep.add_argument("--metric", action="append", metavar="NAME", help="to compare AF with; repeatable")
+    sweep.add_argument(
+        "--part",
+        action="append",
+        metavar="NAME",
+        help="sigma, fraction, perturbation, metric or gradient_noise; repeatable (default: all)",
+    )
+    sweep.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sweep.add_argument("--seed", type=int, default=0, help="of everything drawn at random [0]")
+    sweep.add_argument("--quick", action="store_true", help="fewer points, about a third of the time")
+    sweep.set_defaults(run=run_sweep)
+
+
+def run_sweep(given: argparse.Namespace) -> int:
+    """Sweep over each model, and say what to ship."""
+    from xai_assert.sweep.command import sweep
+    from xai_assert.sweep.plan import PARTS, plan_sweep
+    from xai_assert.testing.options import METHODS
+
+    if given.images is not None and given.images < 1:
+        raise ValueError(f"--images must be at least 1, not {given.images}")
+    plan = plan_sweep(quick=given.quick, parts=given.part or PARTS, metrics=given.metric)
+    models = [load_model(text, given) for text in given.model]
+    options = {name: value for name, value in vars(given).items() if name not in ("run", "command", "output")}
+    return sweep(models, given.method or METHODS, plan, given.output, seed=given.seed, options=options)
 
 
 if __name__ == "__main__":

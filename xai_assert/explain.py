@@ -9,12 +9,9 @@ from xai_assert import registry
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.reporting import record
-from xai_assert.verdicts import Bound
+from xai_assert.verdicts import Bound, Control
 
 NAMES = {"af": "AF", "asr": "ASR", "fe": "FE", "fe_cumulative": "cumulative FE"}
-
-
-Control = Callable[[Any], Score]  # measures another method in the same way
 
 
 def explain(score: Score, bound: Bound, because: str, control: Control | None = None) -> str:
@@ -65,7 +62,7 @@ def images_line(score: Score, bound: Bound) -> str:
 def errors_line(score: FidelityScore) -> str:
     unit = score.unit_of_error or "output units"
     rel, irr = float(score.relevant_error.mean()), float(score.irrelevant_error.mean())
-    return f"mean error in {unit} after perturbing R: {rel:.4g}, I: {irr:.4g}; ASR {score.asr:.2f}"
+    return f"mean error in {unit} after perturbing R: {rel:.4g}, I: {irr:.4g} (paired p={score.paired_p:.2g}); ASR {score.asr:.2f}"
 
 
 def control_line(score: Score, control: Control) -> str:

@@ -6,19 +6,21 @@ What cannot be seen from here: colours in the wrong order (BGR for RGB), and wei
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xai_assert import registry
+from xai_assert import randomness, registry
 from xai_assert.attributions import Method, as_method, check_ranks
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import ImageSource, Passes, Samples, counted
 from xai_assert.cost import Speed, measure_speed, passes_an_image, predict_cost, timed
-from xai_assert.errors import NotApplicableError
+from xai_assert.errors import NearBaselineWarning, NotApplicableError
 from xai_assert.metrics import Cell
 from xai_assert.metrics.prepared import check_finite
 from xai_assert.model_checks import CHECKS, Looked, Outcome, Said, input_scale, input_size, output, training_mode
@@ -118,7 +120,7 @@ def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Pass
     if expected > PATIENCE:
         return "warn", f"not tried: one image would take about {duration(expected)}"
     spent, ids = Passes(), looked.ids[:1]
-    with counted(looked.subject.module, spent):
+    with counted(looked.subject.module, spent), heard(NearBaselineWarning) as near:
         seconds, attribution = timed(
             looked.subject.device,
             lambda: method.attribute(
@@ -130,22 +132,44 @@ def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Pass
     words = f"{spent.forward} forward, {spent.gradient} gradient passes an image, {duration(seconds)}"
     if declared not in (None, spent):
         return "warn", f"{words}; it declares {declared.forward} and {declared.gradient}"
-    return "ok", words
+    return ("warn", f"{words}; {near[0]}") if near else ("ok", words)
+
+
+@contextmanager
+def heard(category: type[Warning]) -> Iterator[list[str]]:
+    """The texts of the warnings of one kind that are given inside, in place of these; others are given as ever."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    for one in caught:
+        if issubclass(one.category, category):
+            texts.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def perturbs(looked: Looked, perturbation: Perturbation) -> Said:
-    """Perturb whole pictures, and look what that does to the prediction."""
+    """Perturb whole pictures, and look what that does to the prediction.
+
+    Of a perturbation that depends on the pixels that are left (`noisy_linear`), a whole picture says nothing; half of
+    it is perturbed then, drawn by lot, as much as R or I may have.
+    """
     card, images = looked.subject.card, looked.images
 
     def gradient(at: Tensor | None = None) -> Tensor:
         return input_gradient(looked.subject, images if at is None else at, looked.target(len(images)))
 
     perturbed = perturbation.on(images, card=card, image_ids=looked.ids, seed=looked.seed, gradient=gradient)
-    field = perturbed(torch.ones_like(images[:, :1], dtype=torch.bool))
-    change = float(((field - images).abs() / card.strength(images.shape[1]).to(images)).mean())
+    mask, what = torch.ones_like(images[:, :1], dtype=torch.bool), "whole picture"
+    if perturbed.field is None:
+        draws = randomness.uniform(mask.shape[1:], seed=looked.seed, image_ids=looked.ids, purpose="preflight")
+        mask, what = (draws < 0.5).to(images.device), "half of the pixels"
+    field = perturbed(mask)
+    change = float(((field - images).abs() / card.strength(images.shape[1]).to(images))[mask.expand_as(images)].mean())
     moved = looked.task.error(looked.predict(field), looked.prediction)
     check_finite(moved[:, None], looked.ids, looked.subject, f" perturbed by {perturbation}")
-    words = f"whole picture moved by {change:.2g} ImageNet std, the prediction by {float(moved.mean()):.3g}"
+    words = f"{what} moved by {change:.2g} ImageNet std, the prediction by {float(moved.mean()):.3g}"
     words += f" {card.unit}" if card.unit else ""
     still = int((moved <= looked.floor).sum())
     return ("warn", f"{words}; not at all on {still} of {len(moved)} images") if still else ("ok", words)

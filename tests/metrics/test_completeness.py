@@ -5,6 +5,7 @@ import torch
 from known_models import Counting, Pixelwise, Squares, curved, draw
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.batching import Passes
 from xai_assert.metrics.completeness import baseline_of, gap
 
@@ -108,3 +109,12 @@ def test_batches_and_order_change_nothing():
     # a convolution's rounding, over the smallest difference
     assert pairs.tolist() == pytest.approx(whole.tolist(), abs=1e-3)
     assert turned.tolist() == pytest.approx(whole.tolist(), abs=1e-3)
+
+
+def test_a_gate_finds_it_by_name():
+    ev, named = evaluation(Squares(WEIGHTS)), registry.metrics.get("completeness")
+    noise = xa.perturbation("gaussian_noise")
+    ev.plan("saliency", named.cells(noise, 0.05))
+    score = xa.completeness(ev, "saliency")
+    assert torch.equal(named.measure(ev, "saliency", noise, 0.05).values, score.values)
+    assert (score.metric, ev.passes_of("saliency")) == (named.facts.name, Passes(5 * 2, 5))

@@ -5,6 +5,7 @@ import torch
 from known_models import Capturing, Counting, Pixelwise, Squares, curved, draw
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.batching import Passes
 from xai_assert.metrics.infidelity import random_patches, unexplained
 
@@ -45,6 +46,16 @@ def test_only_the_papers_definition_knows_the_scale():
 
 def test_the_contrary_explains_nothing():
     assert xa.infidelity(evaluation(), slope(-1)).values.tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize(("name", "normalize"), [("infidelity", True), ("infidelity_raw", False)])
+def test_a_gate_finds_it_by_name(name, normalize):
+    ev, noise = evaluation(), xa.perturbation("gaussian_noise")
+    named = registry.metrics.get(name)
+    ev.plan("edges", named.cells(noise, 0.05))
+    score = xa.infidelity(ev, "edges", normalize=normalize)
+    assert torch.equal(named.measure(ev, "edges", noise, 0.05).values, score.values)
+    assert (score.metric, ev.passes_of("edges").forward) == (named.facts.name, 6 * 17)
 
 
 def test_the_share_on_paper():

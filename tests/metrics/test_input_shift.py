@@ -5,6 +5,7 @@ import torch
 from known_models import Attentive, Capturing, Counting, Failing, Pixelwise, Squares, curved, draw
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.batching import Passes
 
 WEIGHTS = draw(3, 8, 8)
@@ -120,3 +121,12 @@ def test_batches_and_order_change_nothing():
 def test_no_shift_is_refused():
     with pytest.raises(ValueError, match="shift must be a positive number, not 0"):
         xa.input_shift(evaluation(), "saliency", shift=0)
+
+
+def test_a_gate_finds_it_by_name():
+    ev, named = evaluation(curved()), registry.metrics.get("input_shift")
+    noise = xa.perturbation("gaussian_noise")
+    ev.plan("saliency", named.cells(noise, 0.05))
+    score = xa.input_shift(ev, "saliency")
+    assert torch.equal(named.measure(ev, "saliency", noise, 0.05).values, score.values)
+    assert (score.metric, ev.passes_of("saliency")) == (named.facts.name, Passes(5, 5 * 2))

@@ -6,6 +6,7 @@ from known_models import Attentive, Counting, Pixelwise, curved, draw
 from torch import nn
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.batching import Passes
 from xai_assert.metrics.randomization import Redrawn, layers_of, redraw, spread
 from xai_assert.metrics.ranks import spearman
@@ -256,3 +257,12 @@ def test_bad_parameters_are_refused():
         xa.randomization_sensitivity(evaluation(curved()), "saliency", mode="both")
     with pytest.raises(ValueError, match="layers must be a whole number of at least 1, not 0"):
         xa.randomization_sensitivity(evaluation(curved()), "saliency", layers=0)
+
+
+def test_a_gate_finds_it_by_name():
+    ev, named = evaluation(Everything()), registry.metrics.get("randomization_sensitivity")
+    noise = xa.perturbation("gaussian_noise")
+    ev.plan("saliency", named.cells(noise, 0.05))
+    score = xa.randomization_sensitivity(ev, "saliency")
+    assert torch.equal(named.measure(ev, "saliency", noise, 0.05).values, score.values)
+    assert (score.metric, ev.passes_of("saliency")) == (named.facts.name, Passes(5, 5 * 6))

@@ -5,6 +5,7 @@ import torch
 from known_models import Capturing, Counting, Pixelwise, Squares, curved, draw
 
 import xai_assert as xa
+from xai_assert import registry
 from xai_assert.batching import Passes
 from xai_assert.metrics.sensitivity import relative_change
 
@@ -108,3 +109,12 @@ def test_bad_parameters_are_refused():
         xa.max_sensitivity(evaluation(), "saliency", radius=0)
     with pytest.raises(ValueError, match="samples must be a whole number of at least 1, not 0"):
         xa.max_sensitivity(evaluation(), "saliency", samples=0)
+
+
+def test_a_gate_finds_it_by_name():
+    ev, named = evaluation(curved()), registry.metrics.get("max_sensitivity")
+    noise = xa.perturbation("gaussian_noise")
+    ev.plan("saliency", named.cells(noise, 0.05))
+    score = xa.max_sensitivity(ev, "saliency")
+    assert torch.equal(named.measure(ev, "saliency", noise, 0.05).values, score.values)
+    assert (score.metric, ev.passes_of("saliency")) == (named.facts.name, Passes(5, 5 * 11))

@@ -182,6 +182,18 @@ class TestEveryPerturbation:
         some = perturbed(name, images[order], card, ids=["c.png", "a.png"], gradient=GRADIENT[order])
         assert torch.equal(some, found[order])
 
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_on_a_gpu_it_is_the_same(self, name, card):
+        images = as_input(PICTURES, card)
+        made = xa.perturbation(name).on(
+            images.cuda(), card=card, image_ids=IDS, seed=0, gradient=lambda at=None: GRADIENT.cuda()
+        )
+        found = made(CHECKERBOARD.cuda())
+        assert found.is_cuda
+        expected = torch.where(CHECKERBOARD, perturbed(name, images, card), images)
+        # what is drawn or solved is done on the CPU; a GPU may fuse the multiply and the add that follow
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+
     def test_it_does_something_to_every_picture(self, name, card):
         images = as_input(PICTURES, card)
         assert (perturbed(name, images, card) != images).flatten(1).any(1).all()

@@ -162,6 +162,17 @@ def test_ids_are_links_and_each_is_one():
     assert names[3] == "cell-tests-test_a.py-test_b"
 
 
+def test_a_sign_that_depends_on_the_perturbation_is_said_and_marked():
+    cells = [cell(perturbation=p, value=v) for p, v in (("gaussian_noise", 0.4), ("black", -0.4), ("mean", 0.05))]
+    page = render(document(cells), None)
+    assert '<h2 id="turns" tabindex="-1">The sign of AF depends on the perturbation' in page
+    assert "<li>net saliency at 5%: AF above 0 under gaussian_noise (+0.40); below 0 under black (-0.40)</li>" in page
+    assert [one["marks"] for one in embedded(page)["cells"]] == [["sign turns"], ["sign turns"], []]
+    assert embedded(page)["marks"]["sign turns"].startswith("Under some perturbations AF lies above 0")
+    assert '<a href="#turns">The sign of AF depends on the perturbation</a> for 1 of' in page
+    assert 'id="turns"' not in render(document(cells[::2]), None)
+
+
 def test_pictures_are_in_the_page_each_once(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (8 * TILE, 126)).save(tmp_path / "pictures" / "a.webp")

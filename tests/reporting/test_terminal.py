@@ -29,6 +29,17 @@ def test_columns_line_up_and_empty_ones_are_left_out():
     assert legend.endswith("in cm")
 
 
+def test_a_sign_that_depends_on_the_perturbation_is_marked_and_said():
+    found = {name: record("edges") for name in ("gaussian_noise", "black", "mean")}
+    for (name, one), ends in zip(found.items(), ((0.1, 0.3), (-0.3, -0.1), (-0.1, 0.1)), strict=True):
+        one["perturbation"], one["scores"]["af"]["interval95"], one["scores"]["af"]["value"] = name, ends, sum(ends) / 2
+    head, noise, black, mean, _, said = table(list(found.values()))
+    assert head.endswith("marks")
+    assert [line.endswith("  sign turns") for line in (noise, black, mean)] == [True, True, False]
+    above, below = "AF above 0 under gaussian_noise (+0.20)", "below 0 under black (-0.20)"
+    assert said == f"the sign of AF depends on the perturbation: net edges at 5%: {above}; {below}"
+
+
 def test_gates_on_the_run_are_one_line_that_names_the_red_ones():
     good = record("edges", "pass", of_run=True, cell="net+edges+gaussian_noise")
     bad = record("random", "fail", of_run=True, cell="net+random+gaussian_noise")

@@ -48,8 +48,9 @@ def assert_infidelity(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> images = torch.rand(4, 3, 8, 8)
-        >>> assert_infidelity(nn.Conv2d(3, 1, 3), "saliency", images, task="depth", max_infidelity=0.01).metric
+        >>> from xai_assert import describe
+        >>> model = describe(nn.Conv2d(3, 1, 3), name="linear", task="depth", mean=[0.5] * 3, std=[0.5] * 3)
+        >>> assert_infidelity(model, "saliency", torch.rand(4, 3, 8, 8), max_infidelity=0.01).metric
         'infidelity'
     """
     __tracebackhide__ = True

@@ -16,10 +16,15 @@ from xai_assert.tasks import Target
 CONTROLS = ("random", "edges")
 
 
-@register_method("random", passes=lambda: (0, 0))
-def random(model: nn.Module, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int) -> Tensor:
-    """Uniform noise (B, H, W), keyed by seed and image: its expected AF is exactly 0."""
-    draws = randomness.uniform(images.shape[-2:], seed=seed, image_ids=image_ids, purpose="random control")
+@register_method("random", passes=lambda draw=0: (0, 0))
+def random(
+    model: nn.Module, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int, draw: int = 0
+) -> Tensor:
+    """Uniform noise (B, H, W), keyed by seed and image: its expected AF is exactly 0. Each `draw` is another map."""
+    if isinstance(draw, bool) or not isinstance(draw, int):
+        raise TypeError(f"draw must be a whole number, not {draw!r}")
+    purpose = f"random control {draw}" if draw else "random control"
+    draws = randomness.uniform(images.shape[-2:], seed=seed, image_ids=image_ids, purpose=purpose)
     return draws.to(images.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
 from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
+from xai_assert.significance import sign_flips
 
 Reference = Literal["prediction", "ground_truth"]
 Aggregate = Literal["image", "set"]
@@ -186,6 +188,14 @@ class FidelityScore(Score):
         """Attack success rate: the share of images where the attack on R succeeded."""
         return float(self.successes.mean())
 
+    @functools.cached_property
+    def paired_p(self) -> float:
+        """One-sided p of rel - irr of each image under random signs: how often chance would make rel this much larger.
+
+        Beside AF, because it weighs an image by the size of its errors, as AF does not.
+        """
+        return float(sign_flips((self.relevant_error - self.irrelevant_error).double().numpy()))
+
     @property
     def unresponsive(self) -> int:
         """Images whose prediction neither end changed."""
@@ -235,6 +245,7 @@ class FidelityScore(Score):
             "relevant_error": self.relevant_error.tolist(),
             "irrelevant_error": self.irrelevant_error.tolist(),
             "asr": self.asr,
+            "paired_p": self.paired_p,
             "asr_rule": self.asr_rule,
             "unresponsive": self.unresponsive,
             "marks": self.marks,

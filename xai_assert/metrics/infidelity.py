@@ -16,7 +16,9 @@ from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.perturbations import Perturbation, Perturbed
 from xai_assert.randomness import ImageId, generator
 
-SIZE = 0.25  # of the shorter side: a sixteenth of a square picture
+# Of the shorter side. Of noise in patches of half of it the gradients of two METERs (scenes, NYU; 6 images each) leave
+# .65 and .90 unexplained, a random map .84 and .99; with a quarter it is .94 and .86 against .93 and .98.
+SIZE = 0.5
 SAMPLES = 16
 
 
@@ -61,7 +63,8 @@ INFIDELITY = Metric(
     range=(0.0, 1.0),
     higher_is_better=False,
     reads="attribution",
-    caveat="judges an attribution as a slope: one multiplied by the input (IG) answers another question, and loses",
+    caveat="judges an attribution as a slope: one multiplied by the input (IG) answers another question, and loses; "
+    "fillers that change all pixels one way (black) are explained by any positive map",
 )
 RAW_INFIDELITY = Metric(
     "infidelity_raw",

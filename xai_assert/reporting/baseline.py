@@ -16,7 +16,7 @@ from xai_assert.metrics import Score
 from xai_assert.metrics.score import ALL_IMAGES, FEWEST
 from xai_assert.reporting.comparison import Cell, Comparison, Outcome, Row
 from xai_assert.reporting.read import as_written, check_complete, check_results, read_results
-from xai_assert.verdicts import holm, sign_flips, smallest_p
+from xai_assert.significance import holm, images_needed, sign_flips, smallest_p
 
 Results = str | Path | Mapping[str, Any]
 Key = tuple[str, float | None, str]  # cell, fraction, metric
@@ -226,8 +226,8 @@ def _drop(now: Score, then: Score) -> Score:
 
 
 def _too_few(count: int, tests: int, alpha: float) -> str:
-    needed = math.ceil(math.log2(tests / alpha))
-    enough = f"{needed} would do" if tests * smallest_p(needed) <= alpha else "no number of images would do"
+    needed = images_needed(tests, alpha)
+    enough = f"{needed} would do" if needed else "no number of images would do"
     return f"cannot be decided with {count} image{'s' * (count > 1)} among {tests} score{'s' * (tests > 1)}; {enough}"
 
 

@@ -16,6 +16,7 @@ import jinja2
 from PIL import Image
 
 from xai_assert.attributions.controls import CONTROLS
+from xai_assert.reporting import fillers
 from xai_assert.reporting.pictures import CAPTIONS, TILE
 from xai_assert.reporting.terminal import fell
 
@@ -30,6 +31,7 @@ MARKS = {
     "saturated": "Both errors are so large that they cannot tell regions apart.",
     "unequal change": "The filler changed one region more than the other (mean change of R / of I, in ImageNet "
     "standard deviations), so AF mixes relevance with the size of the change.",
+    fillers.MARK: fillers.WHY,
     "unresponsive": "On these images neither region moves the prediction; their AF counts as 0.",
 }
 
@@ -55,9 +57,12 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
     against = document.get("baseline") or {}
     pictures = _Pictures(folder)
     ids: list[Sequence[Any]] = []
-    names = _names(records)
+    turns = fillers.turns(records)
+    turned = fillers.turned(turns)
     cells = [
-        _cell(record, name, ids, pictures) for record, name in zip(records, names, strict=True) if not _of_run(record)
+        _cell(record, name, ids, pictures, more_marks=[fillers.MARK] if id(record) in turned else [])
+        for record, name in zip(records, _names(records), strict=True)
+        if not _of_run(record)
     ]
     cells.sort(key=lambda cell: _rank(cell["verdict"]))
     for position, cell in enumerate(cells):
@@ -75,6 +80,8 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         notes=[note for note in document.get("notes") or [] if note not in against.get("lines", [])],
         complete=document.get("complete", True),
         cells=cells,
+        turns=list(map(str, turns)),
+        why_turns=fillers.WHY,
         with_drop=any(cell["regression"] for cell in cells),
         choices={name: _distinct(cells, name) for name in ("verdict", "model", "method", "perturbation")},
         of_run=sorted((_run_gate(r) for r in records if _of_run(r)), key=lambda gate: _rank(gate["verdict"])),
@@ -117,7 +124,9 @@ class _Pictures:
         return shown | {"number": self._numbers[str(path)], "tiles": tiles, "ratio": width / tiles / height}
 
 
-def _cell(record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictures) -> dict[str, Any]:
+def _cell(
+    record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictures, more_marks: Sequence[str]
+) -> dict[str, Any]:
     """What the page says of a cell; the row of the table without JavaScript, too."""
     scores = {metric: _score(score, ids) for metric, score in record["scores"].items()}
     fidelity = scores.get("af", {})
@@ -144,7 +153,7 @@ def _cell(record: Record, name: str, ids: list[Sequence[Any]], pictures: _Pictur
             if metric not in ("af", "fe", "fe_cumulative", "asr")
         ],
         "drop": max((row["drop"] for row in regression if row["drop"] is not None), default=None),
-        "marks": list(record.get("marks") or []),
+        "marks": [*(record.get("marks") or []), *more_marks],
         "error": record.get("error"),
         "seed": record.get("seed"),
         "data": record.get("data"),

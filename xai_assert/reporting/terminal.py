@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xai_assert.reporting import fillers
 from xai_assert.reporting.record import Record
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
@@ -15,10 +16,13 @@ LEFT = {"model", "method", "perturbation", "verdict", "marks"}
 def table(records: Sequence[Record]) -> list[str]:
     """One line a cell: errors after perturbing R and I, FE, ASR, AF with its interval, the verdict, and marks."""
     explained = [record for record in records if not record.get("of_run")]
-    rows = [row(record) for record in explained]
+    turns = fillers.turns(explained)
+    turned = fillers.turned(turns)
+    rows = [row(record, turned=id(record) in turned) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
-    return [*lines, *_legend(explained), *_costs(records), *errors, *_soundness(records)]
+    warned = fillers.lines(turns)
+    return [*lines, *_legend(explained), *_costs(records), *warned, *errors, *_soundness(records)]
 
 
 def _legend(explained: Sequence[Record]) -> list[str]:
@@ -34,8 +38,8 @@ def _error(record: Record) -> str:
     return f"{record['verdict']}: {record['model']} {record['method']}: {record['error'].splitlines()[0]}"
 
 
-def row(record: Record) -> tuple[str, ...]:
-    """The words of one line, as `HEAD` names them."""
+def row(record: Record, *, turned: bool = False) -> tuple[str, ...]:
+    """The words of one line, as `HEAD` names them; `turned` if another perturbation gives AF the other sign."""
     scores = record["scores"]
     af = scores.get("af")
     fe = next((scores[name] for name in ("fe", "fe_cumulative") if name in scores), None)
@@ -57,8 +61,13 @@ def row(record: Record) -> tuple[str, ...]:
         f"{af['value']:+.3f}" if af else "",
         interval,
         record["verdict"].upper() if record["verdict"] in ("fail", "error", "undecided") else record["verdict"],
-        "; ".join(others + record["marks"] + (["fell below the baseline"] if fell(record) else [])),
+        "; ".join([*others, *record["marks"], *_more_marks(record, turned)]),
     )
+
+
+def _more_marks(record: Record, turned: bool) -> list[str]:
+    marks = {fillers.MARK: turned, "fell below the baseline": fell(record)}
+    return [mark for mark, holds in marks.items() if holds]
 
 
 def fell(record: Mapping[str, Any]) -> bool:

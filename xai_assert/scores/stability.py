@@ -41,7 +41,8 @@ def infidelity(
 
     Args:
         subject, method, images, **options: as for `attribution_fidelity`.
-        perturbation: what the pixels of a patch become, a name or an `xa.perturbation(...)`; x - I is the result.
+        perturbation: what the pixels of a patch become, a name or an `xa.perturbation(...)`; x - I is the result. One
+            that changes all pixels one way (`black`) is explained by any positive map, a random one too.
         size: side of the square patches, a share of the image's shorter side.
         samples: patches an image, one forward pass each.
         normalize: False for the paper's definition.
@@ -52,9 +53,10 @@ def infidelity(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> images = torch.rand(4, 3, 8, 8)
-        >>> round(infidelity(nn.Conv2d(3, 1, 3), "saliency", images, task="depth").value, 6)
-        0.0
+        >>> colours = {"mean": [0.5] * 3, "std": [0.5] * 3}
+        >>> score = infidelity(nn.Conv2d(3, 1, 3), "saliency", torch.rand(4, 3, 8, 8), task="depth", **colours)
+        >>> score.value < 1e-3
+        True
     """
     cell = InfidelityCell(as_perturbation(perturbation), size, samples)
     return as_evaluation(subject, images, options).score(method, cell, INFIDELITY if normalize else RAW_INFIDELITY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +95,15 @@ def choose(reference: Values, others: Iterable[tuple[str, Values]] = ()) -> Choi
     return Choice(best, p, odds, held, (sum(beaten), len(beaten)) if "edges" in reference else (0, 0))
 
 
+def images_needed(methods: int) -> int:
+    """So few images cannot tell one of so many methods from a random map, whatever they are: 2^-n, times `methods`.
+
+    >>> images_needed(1), images_needed(3)
+    (5, 6)
+    """
+    return max(FEWEST_SIGNS, math.ceil(math.log2(max(methods, 1) / ALPHA)))
+
+
 def _above(name: str, best: str, point: Values) -> bool:
     return name in point and bool(point[name].mean() > point[best].mean() + TIE)
 
@@ -142,7 +152,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Correlation | Non
     drawn = spearman(*(resampled_means(v, CORRELATION_RESAMPLES) for v in (first, second)))
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (value, value)
-    return Correlation(value, (float(low), float(high)), len(first))
+    # near 1 all bootstraps lie below the value: chance can only spoil a perfect agreement
+    return Correlation(value, (min(float(low), value), max(float(high), value)), len(first))
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,15 @@ import numpy as np
 from xai_assert import registry
 from xai_assert.attributions import Method
 from xai_assert.attributions.controls import CONTROLS
+from xai_assert.errors import TiedHeatmapWarning
 from xai_assert.evaluation import Evaluation
 from xai_assert.metrics import FidelityScore, Score
 from xai_assert.metrics.score import FEWEST
 from xai_assert.provenance import versions
-from xai_assert.sweep.choice import choose, rank_correlation, spearman
+from xai_assert.sweep.choice import choose, images_needed, rank_correlation, spearman
 from xai_assert.sweep.gradient_noise import layers, of_images
 from xai_assert.sweep.plan import FRACTION, REFERENCE, Plan, Point
-from xai_assert.sweep.words import sentence
+from xai_assert.sweep.words import reference_cells, sentence
 
 SCHEMA = 1
 Record = dict[str, Any]
@@ -35,6 +38,9 @@ def measure(
 
     What does not apply is noted with its reason under `skipped`. See docs/sweep.md for what a record holds.
 
+    Raises:
+        ValueError: so few images that no method could be told from a random map.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -45,9 +51,10 @@ def measure(
         >>> len(record["cells"]), record["sentence"]
         (7, 'Conv2d: ship none: no method could be measured.')
     """
+    check_images(evaluation, methods)
     subject = evaluation.subject
     record |= {"model": subject.name, "weights": subject.card.weights, "fingerprint": subject.fingerprint()}
-    record |= {"complete": False, "images": [], "cells": [], "skipped": list(plan.left_out)}
+    record |= {"complete": False, "images": [], "cells": [], "skipped": list(plan.left_out), "notes": []}
     if plan.noise:
         try:
             record["layers"] = layers(subject, evaluation.source.batch(0, 1).images)
@@ -57,7 +64,8 @@ def measure(
         save()
     for method in methods:
         evaluation.plan(method, [cell for point in plan.points for cell in point.cells()])
-        _measure_method(evaluation, method, plan.points, record)
+        with noted(record["notes"]):
+            _measure_method(evaluation, method, plan.points, record)
         record["images"] = [i if isinstance(i, int) else str(i) for i in evaluation.image_ids]
         judge(record)
         save()
@@ -65,6 +73,14 @@ def measure(
     judge(record)
     save()
     return record
+
+
+def check_images(evaluation: Evaluation, methods: Sequence[Method]) -> None:
+    """Refuse so few images that no method could be told from a random map."""
+    rivals, count = sum(str(m) not in CONTROLS for m in methods), len(evaluation.source)
+    if count < images_needed(rivals):
+        words = f"{rivals} methods" if rivals > 1 else "a method"
+        raise ValueError(f"images: a choice of {words} needs at least {images_needed(rivals)}, there are {count}")
 
 
 def _measure_method(evaluation: Evaluation, method: Method, points: Sequence[Point], record: Record) -> None:
@@ -82,6 +98,21 @@ def _measure_method(evaluation: Evaluation, method: Method, points: Sequence[Poi
     if len(skipped) == len(points) and len({entry["reason"] for entry in skipped}) == 1:
         skipped = [{"method": str(method), "reason": skipped[0]["reason"]}]  # the method itself does not apply
     record["skipped"] += skipped
+
+
+@contextmanager
+def noted(notes: list[str]) -> Iterator[None]:
+    """Keep what is warned of ties inside, once a method; other warnings go on their way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TiedHeatmapWarning)
+        yield
+    ties = [str(warning.message) for warning in caught if issubclass(warning.category, TiedHeatmapWarning)]
+    if ties:
+        more = f"; {len(ties) - 1} more warnings of this kind" if len(ties) > 1 else ""
+        notes.append(ties[0] + more)
+    for warning in caught:
+        if not issubclass(warning.category, TiedHeatmapWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _cell(where: Record, point: Point, score: Score) -> Record:
@@ -150,25 +181,19 @@ def correlations(cells: Sequence[Record]) -> list[Record]:
 
 def depth(records: Sequence[Record]) -> Record | None:
     """Of several models: layers and gradient noise beside the AF of saliency, and how they go together."""
-    rows = []
+    rows: list[Record] = []
     for record in records:
         if "gradient_noise" in record:
-            af = [
-                c
-                for c in record["cells"]
-                if (c["method"], c["metric"], c["perturbation"], c["fraction"])
-                == ("saliency", "af", REFERENCE, FRACTION)
-            ]
-            found = {name: af[0][name] if af else None for name in ("mean", "interval95")}
+            saliency = [c for c in reference_cells(record["cells"]) if c["method"] == "saliency"]
+            found = {name: saliency[0][name] if saliency else None for name in ("mean", "interval95")}
             noise = {name: record["gradient_noise"][name] for name in ("mean", "interval95")}
             rows.append({"model": record["model"], "layers": record["layers"], "gradient_noise": noise, "af": found})
     if len(rows) < 2:
         return None
-    noise = np.array([row["gradient_noise"]["mean"] for row in rows])
-    measured = {"layers": [row["layers"] for row in rows], "af": [row["af"]["mean"] for row in rows]}
-    trends = {}
-    for name, column in measured.items():
-        value = float("nan") if None in column else float(spearman(noise[None], np.array([column], dtype=float))[0])
+    means = np.array([[row["gradient_noise"]["mean"] for row in rows]])
+    trends: Record = {}
+    for name, column in (("layers", [r["layers"] for r in rows]), ("af", [r["af"]["mean"] for r in rows])):
+        value = float("nan") if None in column else float(spearman(means, np.array([column], dtype=float))[0])
         trends[f"spearman_noise_{name}"] = value if np.isfinite(value) and len(rows) > 2 else None
     return {"models": rows, **trends}
 

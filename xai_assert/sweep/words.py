@@ -16,7 +16,7 @@ NAMES = {"sigma": "sigmas", "fraction": "fractions", "perturbation": "perturbati
 
 def sentence(record: Mapping[str, Any], choice: Choice) -> str:
     """Which method to ship for this model, and how sure that is."""
-    name = record["model"]
+    name = record["model"] + ("" if record["complete"] else " (not all was measured)")
     at = f"{REFERENCE} at {100 * FRACTION:.0f} %"
     if not choice.p:
         return f"{name}: ship none: no method could be measured."
@@ -99,6 +99,7 @@ def table(record: Mapping[str, Any]) -> list[str]:
     lines += [f"AF {_beside(found)}" for found in record.get("correlations", [])]
     if "gradient_noise" in record:
         lines.append(f"gradient noise {_noise(record['gradient_noise'])} over {record['layers']} layers")
+    lines += [f"note: {note}" for note in record["notes"]]
     return lines + [f"skipped: {words}" for words in _skipped(record["skipped"])]
 
 
