@@ -1,4 +1,4 @@
-"""The heatmaps of the networks that come with the project, guarded as users guard theirs."""
+"""The heatmaps of the networks that come with the project, on another device; suites/test_heatmaps.py guards them."""
 
 import pytest
 import torch
@@ -6,14 +6,6 @@ import torch
 import xai_assert as xa
 from xai_assert.datasets import bundled_images
 from xai_assert.stored_heatmap import StoredHeatmap, compare
-
-
-@pytest.mark.parametrize("name", ["meter-xxs-scenes", "pixelformer-nano"])
-@pytest.mark.parametrize("method", ["saliency", "attention_rollout"])
-def test_bundled_heatmaps(name, method, heatmap_snapshot):
-    subject = xa.load_model(name, "scenes", device="cpu")
-    images = bundled_images(subject.card, limit=2)
-    xa.assert_heatmap_matches(subject, method, images, heatmap_snapshot)
 
 
 @pytest.mark.gpu

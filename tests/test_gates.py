@@ -7,7 +7,7 @@ import torch
 
 import xai_assert as xa
 from xai_assert import resources
-from xai_assert.gates import CellName, Gate, check_gates_match, judge_gate, read_gates
+from xai_assert.gates import CellName, Gate, check_gates_match, judge_gate, read_gates, worst
 from xai_assert.verdicts import Bound
 
 CELL = CellName("meter-xxs-nyu", "saliency", "gaussian_noise(sigma=0.4)", 0.05)
@@ -61,6 +61,21 @@ def test_patterns(patterns, matches):
     assert Gate("af", Bound(min=0), **patterns).matches(CELL) is matches
 
 
+def test_an_early_gate_and_one_against_another_method(tmp_path):
+    first = '[[gate]]\nmetric = "af"\nmin = 0.3\nconfidence = 0.9\nearly = true\n'
+    early, beats = gates(tmp_path, first + '[[gate]]\nmetric = "fe"\nbeats = "integrated_gradients(steps=8)"\n')
+    assert early.bound == Bound(0.3, confidence=0.9, early=True)
+    assert beats.bound.beats == "integrated_gradients(steps=8)"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [([], "report"), (["pass", "waived"], "waived"), (["undecided", "fail", "pass"], "fail"), (["pass"], "pass")],
+)
+def test_the_worst_gate_is_the_verdict_on_a_cell(outcomes, verdict):
+    assert worst(outcomes) == verdict
+
+
 def test_a_toml_date_is_a_date(tmp_path):
     (gate,) = gates(tmp_path, '[[gate]]\nmetric = "af"\nmin = 0\nexpect = "fail"\nuntil = 2027-06-30\n')
     assert gate.until == datetime.date(2027, 6, 30)
@@ -81,6 +96,15 @@ def test_a_toml_date_is_a_date(tmp_path):
         ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'maybe'", "expect must be 'pass' or 'fail', not 'maybe'"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nuntil = 2027-06-30", "expect = 'fail' and until = a day go together"),
         ("[[gate]]\nmetric = 'af'\nmin = 0\nexpect = 'fail'\nuntil = 'soon'", "until must be a date such as 2027"),
+        ("[[gate]]\nmetric = 'af'\nbeats = 'edgs'", "gate 1: unknown method 'edgs'; did you mean 'edges'?"),
+        (
+            "[[gate]]\nmetric = 'af'\nmin = 0\nearly = true",
+            "gate 1: early decides by an interval: it needs confidence=",
+        ),
+        (
+            "[[gate]]\nmetric = 'completeness'\nmax = 1\nconfidence = 0.9\nearly = true",
+            "gate 1: early needs a metric with a known range, such as af; of completeness it is (0.0, inf)",
+        ),
         ("[gate]\nmetric = 'af'", "expected [[gate]] tables and nothing else"),
         ("[[gates]]\nmetric = 'af'", "expected [[gate]] tables and nothing else, found ['gates']"),
         ("", "expected [[gate]] tables and nothing else, found []"),

@@ -75,7 +75,7 @@ class TestNames:
             registry.methods.get("salency")
 
     def test_a_name_like_nothing_gets_the_list_alone(self):
-        with pytest.raises(xa.UnknownNameError, match=r"unknown perturbation 'xyzzy'; known: black, fgsm"):
+        with pytest.raises(xa.UnknownNameError, match=r"unknown perturbation 'xyzzy'; known: black, blur"):
             registry.perturbations.get("xyzzy")
 
     def test_an_unknown_name_is_a_value_error(self):

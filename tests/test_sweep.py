@@ -13,6 +13,7 @@ import xai_assert as xa
 from xai_assert import registry
 from xai_assert.attributions import method
 from xai_assert.known_models import KnownModel
+from xai_assert.metrics import FidelityCell
 from xai_assert.reporting.sweep_picture import draw as draw_picture
 from xai_assert.sweep import choose, document, gradient_noise, measure, plan_sweep
 from xai_assert.sweep.choice import Choice, best_odds, images_needed, rank_correlation
@@ -57,16 +58,18 @@ class TestTheChoice:
     def test_the_true_map_wins_with_certainty_at_every_point(self):
         record = swept(truth, inverse)
         assert record["choice"]["method"] == "truth"
-        assert record["choice"]["odds"] == {"truth": 1.0}
+        assert record["choice"]["odds"] == {"truth": 1.0, "inverse": 0.0}
         assert record["choice"]["held"] == {"sigma": [3, 3], "fraction": [2, 2]}
         assert "ship truth: AF +1.00" in record["sentence"]
-        assert "the only one of 2 methods that beats random" in record["sentence"]
+        assert "1 of 2 methods beats random. Sure: it is the best in over 99 % of bootstraps" in record["sentence"]
+        assert "and first under 3 of 3 other sigmas and 2 of 2 other fractions" in record["sentence"]
 
     def test_of_two_equal_methods_each_has_even_odds_and_that_is_said(self):
         record = swept(truth, same)
         assert record["choice"]["odds"] == {"truth": 0.5, "same": 0.5}
-        assert "about even odds" in record["sentence"]
-        assert "(same: 50 %)" in record["sentence"]
+        assert (
+            "About even odds: it is the best in 50 % of bootstraps over the images, same in 50 %" in record["sentence"]
+        )
 
     def test_where_nothing_beats_random_none_is_shipped(self):
         record = swept(inverse)
@@ -82,7 +85,7 @@ class TestTheChoice:
     def test_a_method_that_does_not_apply_is_named_once_with_its_reason(self):
         record = swept(fails, truth)
         assert record["skipped"] == [{"method": "fails", "reason": "no attention in this network"}]
-        assert "the only method, and it beats random" in record["sentence"]
+        assert record["sentence"].endswith("1 of 1 method beats random.")
         assert any("no attention" in line for line in table(record))
 
     def test_where_no_method_can_be_measured_none_is_shipped(self):
@@ -107,9 +110,16 @@ class TestTheChoice:
         assert best_odds(values) == pytest.approx([0.75, 0.25], abs=0.015)  # 3.5 standard errors of 9999 draws
 
     def test_words_follow_the_odds(self):
-        assert how_sure(lone({"a": 0.97, "b": 0.03})).startswith("sure: best of the 2 methods")
-        assert how_sure(lone({"a": 0.8, "b": 0.2})).startswith("likely: ")
-        assert how_sure(lone({"a": 0.55, "b": 0.45})).endswith("(b: 45 %)")
+        assert how_sure(lone({"a": 0.97, "b": 0.03})).startswith(" Sure: it is the best in 97 %")
+        assert how_sure(lone({"a": 0.8, "b": 0.2})).startswith(" Likely: ")
+        assert how_sure(lone({"a": 0.55, "b": 0.45})).endswith(", b in 45 %.")
+        assert how_sure(lone({"a": 1.0})) == ""
+
+    def test_a_choice_that_holds_at_few_other_points_has_a_but(self):
+        values = {"a": np.full(8, 0.5), "b": np.full(8, 0.2)}
+        turned = {"a": values["b"], "b": values["a"]}
+        found = choose(values, [("sigma", values), ("perturbation", turned)])
+        assert how_sure(found).endswith("first under 1 of 1 other sigmas, but under only 0 of 1 other perturbations.")
 
     @pytest.mark.parametrize("count", [4, 5])
     def test_too_few_images_for_so_many_methods_are_refused_before_anything_is_measured(self, count):
@@ -140,6 +150,15 @@ class TestThePlan:
         without = {entry["perturbation"] for entry in plan.left_out if "perturbation" in entry}
         assert within | without == set(registry.perturbations.names())
         assert not within & without
+
+    def test_a_metric_with_a_perturbation_of_its_own_is_measured_once_beside_the_af_under_that(self):
+        black = xa.perturbation("black")
+        with registry.isolated():
+            register = xa.register_metric("own", cells=lambda perturbation, fraction: [FidelityCell(black, fraction)])
+            register(lambda evaluation, method, perturbation, fraction: None)
+            points = plan_sweep(parts=["metric"], metrics=["own"]).points
+        assert [(p.metric, str(p.beside)) for p in points if p.metric == "own"] == [("own", "black")]
+        assert {str(p.perturbation) for p in points if p.metric == "af"} == {"black", "gaussian_noise"}
 
     def test_without_parts_the_reference_alone_is_left(self):
         [point] = plan_sweep(parts=["gradient_noise"]).points

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from xai_assert.accuracy import depth_metrics as depth_metrics
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
     from xai_assert.assertions import assert_completeness as assert_completeness
+    from xai_assert.assertions import assert_complexity as assert_complexity
+    from xai_assert.assertions import assert_deletion_auc as assert_deletion_auc
     from xai_assert.assertions import assert_faithfulness_estimate as assert_faithfulness_estimate
     from xai_assert.assertions import assert_infidelity as assert_infidelity
     from xai_assert.assertions import assert_input_shift as assert_input_shift
+    from xai_assert.assertions import assert_insertion_auc as assert_insertion_auc
+    from xai_assert.assertions import assert_localization as assert_localization
     from xai_assert.assertions import assert_max_sensitivity as assert_max_sensitivity
     from xai_assert.assertions import assert_randomization_sensitivity as assert_randomization_sensitivity
+    from xai_assert.assertions import assert_rank_agreement as assert_rank_agreement
+    from xai_assert.assertions import assert_road as assert_road
     from xai_assert.assertions import assert_score as assert_score
+    from xai_assert.assertions import assert_sparseness as assert_sparseness
+    from xai_assert.assertions import assert_srg as assert_srg
+    from xai_assert.assertions import assert_sufficiency as assert_sufficiency
     from xai_assert.attributions import Method as Method
     from xai_assert.attributions import attribute as attribute
     from xai_assert.attributions import heatmap as heatmap
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from xai_assert.metrics import DepthProtocol as DepthProtocol
     from xai_assert.metrics import FaithfulnessScore as FaithfulnessScore
     from xai_assert.metrics import FidelityScore as FidelityScore
+    from xai_assert.metrics import Metric as Metric
     from xai_assert.metrics import Score as Score
     from xai_assert.models import load_model as load_model
     from xai_assert.models import register_model as register_model
@@ -56,11 +66,21 @@ if TYPE_CHECKING:
     from xai_assert.reporting.baseline import compare as compare
     from xai_assert.scores import attribution_fidelity as attribution_fidelity
     from xai_assert.scores import completeness as completeness
+    from xai_assert.scores import complexity as complexity
+    from xai_assert.scores import deletion_auc as deletion_auc
     from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
     from xai_assert.scores import infidelity as infidelity
     from xai_assert.scores import input_shift as input_shift
+    from xai_assert.scores import insertion_auc as insertion_auc
+    from xai_assert.scores import localization as localization
     from xai_assert.scores import max_sensitivity as max_sensitivity
     from xai_assert.scores import randomization_sensitivity as randomization_sensitivity
+    from xai_assert.scores import rank_agreement as rank_agreement
+    from xai_assert.scores import road as road
+    from xai_assert.scores import sparseness as sparseness
+    from xai_assert.scores import srg as srg
+    from xai_assert.scores import sufficiency as sufficiency
+    from xai_assert.scores.named import list_metrics as list_metrics
     from xai_assert.scores.named import register_metric as register_metric
     from xai_assert.snapshots import assert_heatmap_matches as assert_heatmap_matches
     from xai_assert.subject import Card as Card
@@ -74,12 +94,21 @@ _HOMES = {
     "assertions": (
         "assert_attribution_fidelity",
         "assert_completeness",
+        "assert_complexity",
+        "assert_deletion_auc",
         "assert_faithfulness_estimate",
         "assert_infidelity",
         "assert_input_shift",
+        "assert_insertion_auc",
+        "assert_localization",
         "assert_max_sensitivity",
         "assert_randomization_sensitivity",
+        "assert_rank_agreement",
+        "assert_road",
         "assert_score",
+        "assert_sparseness",
+        "assert_srg",
+        "assert_sufficiency",
     ),
     "attributions": ("Method", "attribute", "heatmap", "method", "register_method"),
     "batching": ("Sample",),
@@ -96,20 +125,29 @@ _HOMES = {
     ),
     "evaluation": ("Evaluation",),
     "latency": ("LatencyScore", "assert_attribution_latency", "attribution_latency"),
-    "metrics": ("DepthProtocol", "FaithfulnessScore", "FidelityScore", "Score"),
-    "scores.named": ("register_metric",),
+    "metrics": ("DepthProtocol", "FaithfulnessScore", "FidelityScore", "Metric", "Score"),
     "models": ("load_model", "register_model"),
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
     "reporting.baseline": ("assert_no_regression", "compare"),
     "scores": (
         "attribution_fidelity",
         "completeness",
+        "complexity",
+        "deletion_auc",
         "faithfulness_estimate",
         "infidelity",
         "input_shift",
+        "insertion_auc",
+        "localization",
         "max_sensitivity",
         "randomization_sensitivity",
+        "rank_agreement",
+        "road",
+        "sparseness",
+        "srg",
+        "sufficiency",
     ),
+    "scores.named": ("list_metrics", "register_metric"),
     "snapshots": ("assert_heatmap_matches",),
     "subject": ("Card", "Subject", "describe"),
     "tasks": ("Task",),

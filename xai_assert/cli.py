@@ -147,7 +147,12 @@ def add_sweep(commands: Any) -> None:
     sweep.add_argument("--data", help="as --xai-data takes it (default: the bundled scenes)")
     sweep.add_argument("--images", type=int, metavar="N", help="the first N images of the data")
     sweep.add_argument("--method", action="append", metavar="NAME", help="repeatable (default: those of the suites)")
-    sweep.add_argument("--metric", action="append", metavar="NAME", help="to compare AF with; repeatable")
+    sweep.add_argument(
+        "--metric",
+        action="append",
+        metavar="NAME",
+        help="to compare AF with; repeatable (default: deletion and insertion AUC, SRG, ROAD, sufficiency)",
+    )
     sweep.add_argument(
         "--part",
         action="append",
@@ -156,7 +161,7 @@ def add_sweep(commands: Any) -> None:
     )
     sweep.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     sweep.add_argument("--seed", type=int, default=0, help="of everything drawn at random [0]")
-    sweep.add_argument("--quick", action="store_true", help="fewer points, about a third of the time")
+    sweep.add_argument("--quick", action="store_true", help="fewer points, no attack of several steps")
     sweep.set_defaults(run=run_sweep)
 
 

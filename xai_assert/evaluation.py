@@ -16,6 +16,7 @@ from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
+from xai_assert.early import ShuffledSource
 from xai_assert.errors import Failure
 from xai_assert.evidence import Develop, Keep, Keeper, Kept
 from xai_assert.metrics import Cell, FaithfulnessCell, FaithfulnessScore, FidelityCell, FidelityScore, Metric, Score
@@ -32,7 +33,7 @@ from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
 Found = tuple[tuple[ImageId, ...], Measured]  # of these images
-Enough = Callable[[Method, dict[Any, Found]], bool]
+Enough = Callable[[Method], int | None]
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -101,7 +102,7 @@ class Evaluation:
         self.progress: Callable[[str, int, int], None] = lambda what, done, total: None  # told after each batch
         self.keep: Keep = "none"  # of which images what they were shown is kept, for pictures
         self.develop: Develop | None = None  # makes pictures of it at once if all images are kept
-        self.enough: Enough | None = None  # asked after each batch: whether what was found spares the rest
+        self.enough: Enough | None = None  # how many images of a method are enough, if what was measured tells
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
@@ -110,6 +111,7 @@ class Evaluation:
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
+        self._asking = False  # `enough` looks at what was measured so far
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.subject.name} on {len(self.source)} images, seed {self.seed}>"
@@ -118,6 +120,21 @@ class Evaluation:
         """Have these cells computed together with the first one that is asked of the method."""
         wanted = as_method(method)
         self._planned[wanted.key].update({cell.key: cell for cell in cells})
+
+    def shuffle(self) -> None:
+        """Visit the images in a random order from now on, so that one may stop early.
+
+        Raises:
+            ValueError: images were visited in their own order already.
+        """
+        if isinstance(self.source, ShuffledSource):
+            return
+        if self._ids:
+            raise ValueError(
+                "early visits the images in random order, but this Evaluation has measured some in theirs; "
+                "make a new Evaluation, or ask what is early first"
+            )
+        self.source = ShuffledSource(self.source, self.seed)
 
     def attribution_fidelity(
         self,
@@ -203,9 +220,9 @@ class Evaluation:
     def _measured(self, method: Method, cell: Cell) -> Found:
         self._planned[method.key][cell.key] = cell
         done = self._outcomes[method.key]
-        if cell.key not in done:
+        if not self._asking and self._is_open(method, cell.key):
             self._check_state()
-            todo = [c for key, c in self._planned[method.key].items() if key not in done]
+            todo = [c for key, c in self._planned[method.key].items() if self._is_open(method, key)]
             try:
                 self._run(method, todo)
             except Exception as error:  # the attribution itself failed: so did every cell that stands on it
@@ -214,6 +231,25 @@ class Evaluation:
         if isinstance(outcome, Failure):
             raise outcome.error.with_traceback(outcome.trace)
         return outcome
+
+    def _is_open(self, method: Method, key: Any) -> bool:
+        """Whether a cell was not measured yet, or ended earlier than is asked for now."""
+        outcome = self._outcomes[method.key].get(key)
+        if outcome is None or isinstance(outcome, Failure):
+            return outcome is None
+        count = len(outcome[0])
+        return count < len(self.source) and self._stop(method, count) is None
+
+    def _stop(self, method: Method, count: int) -> int | None:
+        """How many of the `count` images measured are enough; None if all of them are not."""
+        if self.enough is None:
+            return None
+        self._asking = True
+        try:
+            wanted = self.enough(method)
+        finally:
+            self._asking = False
+        return wanted if wanted is not None and wanted <= count else None
 
     def _check_state(self) -> None:
         """All scores of an evaluation are of the same weights on the same device."""
@@ -226,7 +262,12 @@ class Evaluation:
         self._state = now
 
     def _run(self, method: Method, cells: Sequence[Cell]) -> None:
-        """One streaming pass over the images; an error in a cell ends that cell alone."""
+        """One streaming pass over the images; an error in a cell ends that cell alone.
+
+        With `enough` it ends early. What a batch had measured beyond that is left out, so that the size of a batch
+        changes no score.
+        """
+        stop: int | None = None
         parts: dict[Any, list[Measured]] = {cell.key: [] for cell in cells}
         failed: dict[Any, Failure] = {}
         ids: list[ImageId] = []
@@ -240,12 +281,15 @@ class Evaluation:
                 self.progress(f"{self.subject.name} {method}", len(ids), len(self.source))
                 for key, values in measured.items():
                     parts[key].append(values)
-                if len(failed) == len(cells) or (self.enough and self.enough(method, _joined(parts, ids, failed))):
+                if self.enough:
+                    self._outcomes[method.key].update(failed | _joined(parts, ids, failed))
+                    stop = self._stop(method, len(ids))
+                if stop is not None or len(failed) == len(cells):
                     break
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
-        self._ids = max(self._ids, tuple(ids), key=len)
-        self._outcomes[method.key].update(failed | _joined(parts, ids, failed))
+        self._ids = max(self._ids, tuple(ids[:stop]), key=len)
+        self._outcomes[method.key].update(failed | _joined(parts, ids, failed, stop))
 
     @contextmanager
     def _attributed(self, method: Method) -> Iterator[None]:
@@ -330,6 +374,7 @@ class Evaluation:
             "perturbation": str(cell.perturbation) if cell.perturbation else None,
             "seed": self.seed,
             "device": device,
+            **({"images": len(self.source), "order": "random"} if isinstance(self.source, ShuffledSource) else {}),
             "versions": versions(),
             **cell.about(),
         }
@@ -344,11 +389,14 @@ def _on_cpu(measured: Measured) -> Measured:
 
 
 def _joined(
-    parts: Mapping[Any, list[Measured]], ids: Sequence[ImageId], failed: Mapping[Any, Failure]
+    parts: Mapping[Any, list[Measured]],
+    ids: Sequence[ImageId],
+    failed: Mapping[Any, Failure],
+    stop: int | None = None,
 ) -> dict[Any, Found]:
-    """What the batches of each cell gave, as one."""
+    """What the batches of each cell gave, as one; of the first `stop` images."""
     return {
-        key: (tuple(ids), {name: torch.cat([part[name] for part in found]) for name in found[0]})
+        key: (tuple(ids[:stop]), {name: torch.cat([part[name] for part in found])[:stop] for name in found[0]})
         for key, found in parts.items()
         if found and key not in failed
     }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from xai_assert import registry
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.score import ALL_IMAGES
@@ -62,7 +59,8 @@ def images_line(score: Score, bound: Bound) -> str:
 def errors_line(score: FidelityScore) -> str:
     unit = score.unit_of_error or "output units"
     rel, irr = float(score.relevant_error.mean()), float(score.irrelevant_error.mean())
-    return f"mean error in {unit} after perturbing R: {rel:.4g}, I: {irr:.4g} (paired p={score.paired_p:.2g}); ASR {score.asr:.2f}"
+    means = f"mean error in {unit} after perturbing R: {rel:.4g}, I: {irr:.4g}"
+    return f"{means} (R above I: p={score.paired_p:.2g}); ASR {score.asr:.2f}"
 
 
 def control_line(score: Score, control: Control) -> str:

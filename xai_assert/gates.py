@@ -15,9 +15,10 @@ from typing import Any
 from xai_assert import registry
 from xai_assert.errors import GatesError, UnknownNameError
 from xai_assert.metrics import Score
-from xai_assert.verdicts import Bound, judge
+from xai_assert.verdicts import Bound, Contest, Control, judge
 
 PATTERNS = ("model", "method", "perturbation")
+RANKING = ("fail", "undecided", "waived", "pass")  # the verdict on a cell is the first of these among its gates
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Gate:
         return f"gate metric={self.metric!r} {where}"
 
 
-KEYS = {"metric", *PATTERNS, "fraction", "min", "max", "confidence", "beats", "reason", "expect", "until"}
+KEYS = {"metric", *PATTERNS, "fraction", "min", "max", "confidence", "beats", "early", "reason", "expect", "until"}
 
 
 def read_gates(path: str | Path) -> list[Gate]:
@@ -125,8 +126,13 @@ def _gate(table: Mapping[str, Any], where: str) -> Gate:
     if (until is not None) != (values.get("expect") == "fail"):
         raise GatesError(f"{where}: expect = 'fail' and until = a day go together: a waiver expires")
     try:
-        registry.metrics.get(values["metric"])
-        bound = Bound(*(values.pop(name, None) for name in ("min", "max", "confidence", "beats")))
+        facts = registry.metrics.get(values["metric"]).facts
+        early = values.pop("early", False)
+        limits = {name: values.pop(name, None) for name in ("min", "max", "confidence", "beats")}
+        bound = Bound(**limits, early=early)
+        if bound.early and facts is not None and not all(map(math.isfinite, facts.range)):
+            words = "early needs a metric with a known range, such as af"
+            raise ValueError(f"{words}; of {facts.name} it is {facts.range}")
     except (TypeError, ValueError) as error:
         raise GatesError(f"{where}: {error}") from None
     return Gate(bound=bound, **values)
@@ -167,6 +173,15 @@ def _misfit(gate: Gate, cells: Sequence[CellName]) -> str:
     return f"fraction {gate.fraction} is not among those of this run: {', '.join(map(str, fractions))}"
 
 
+def worst(outcomes: Iterable[str]) -> str:
+    """The verdict on a cell from those of its gates; "report" if it has none.
+
+    >>> worst(["pass", "undecided"])
+    'undecided'
+    """
+    return min(outcomes, key=RANKING.index, default="report")
+
+
 @dataclass(frozen=True)
 class Judged:
     """A gate's word on a cell. `outcome`: pass, fail, undecided, or waived (failed as expected)."""
@@ -174,22 +189,25 @@ class Judged:
     gate: Gate
     outcome: str
     because: str = ""
+    contest: Contest | None = None
 
     @property
     def red(self) -> bool:
         return self.outcome not in ("pass", "waived")
 
 
-def judge_gate(gate: Gate, score: Score, today: datetime.date | None = None) -> Judged:
-    """The verdict on a score, with the waiver: expected failures that do not fail are failures."""
+def judge_gate(gate: Gate, score: Score, today: datetime.date | None = None, control: Control | None = None) -> Judged:
+    """The verdict on a score, with the waiver: expected failures that do not fail are failures.
+
+    `control` measures another method in the same way, for `beats`.
+    """
     __tracebackhide__ = True
     today = today or datetime.date.today()
-    verdict = judge(score, gate.bound)
-    if gate.expect != "fail":
-        return Judged(gate, verdict.outcome, verdict.because)
-    if not gate.waived(today):
-        words = f"the waiver ended on {gate.until}"
-        return Judged(gate, verdict.outcome, f"{verdict.because}; {words}" if verdict.because else "")
-    if verdict.outcome == "pass":
-        return Judged(gate, "fail", f"meets {gate.bound} although expect = 'fail': remove the waiver")
-    return Judged(gate, "waived", verdict.because)
+    verdict = judge(score, gate.bound, control)
+    outcome, because = str(verdict.outcome), verdict.because
+    if gate.waived(today):
+        met = f"meets {gate.bound} although expect = 'fail': remove the waiver"
+        outcome, because = ("fail", met) if outcome == "pass" else ("waived", because)
+    elif gate.expect == "fail" and because:
+        because += f"; the waiver ended on {gate.until}"
+    return Judged(gate, outcome, because, verdict.contest)

@@ -60,8 +60,9 @@ def log_capital(values: np.ndarray, mean: float, bounds: tuple[float, float], co
     """
     unit, candidate = _scaled(values, bounds), (mean - bounds[0]) / (bounds[1] - bounds[0])
     bets = _bets(unit, 1 - confidence)
-    accounts = [_log_gains(unit, bets, np.array([candidate]), side)[..., 0].cumsum(-1) for side in (1, -1)]
-    return np.maximum(*accounts)
+    above, below = (_log_gains(unit, bets, np.array([candidate]), side)[..., 0].cumsum(-1) for side in (1, -1))
+    fuller: np.ndarray = np.maximum(above, below)
+    return fuller
 
 
 def _scaled(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:

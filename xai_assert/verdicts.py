@@ -67,8 +67,8 @@ class Bound:
             raise ValueError(f"early must be true or false, not {self.early!r}")
         if self.early and (self.confidence is None or self.beats is not None):
             raise ValueError(
-                f"early decides by an interval: it needs confidence= and min{self.label}= or max{self.label}=, and does "
-                "not go with beats=, a test that holds only for a number of images fixed before"
+                f"early decides by an interval: it needs confidence= and min{self.label}= or max{self.label}=, and "
+                "does not go with beats=, a test that holds only for a number of images fixed before"
             )
 
     def __str__(self) -> str:

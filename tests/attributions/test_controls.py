@@ -27,6 +27,16 @@ class TestRandom:
         assert torch.equal(control("random", image_ids="abcd", batch_size=1), found)
         assert not torch.equal(control("random", image_ids="abcd", seed=1), found)
 
+    def test_each_draw_is_another_map(self):
+        first = control("random", image_ids="abcd")
+        assert torch.equal(control("random(draw=0)", image_ids="abcd"), first)
+        third = control("random(draw=3)", image_ids="abcd")
+        assert not torch.equal(third, first)
+        assert torch.equal(control(xa.method("random", draw=3), image_ids="abcd"), third)
+        assert xa.method("random", draw=3).passes(draw=3) == (0, 0)
+        with pytest.raises(TypeError, match="draw must be a whole number"):
+            control("random(draw=1.5)")
+
     def test_it_does_not_look_at_the_picture(self):
         assert torch.equal(control("random"), control("random", 7 * IMAGES))
 

@@ -49,6 +49,16 @@ def test_af_asr_and_their_makings():
     assert score.relevant_error.tolist() == [3.0, 1.0, 2.0]
 
 
+def test_the_errors_of_both_ends_are_compared_in_pairs():
+    """rel - irr is 2, -2, 2, 1: of 16 sign patterns, those sums are at least 3 that flip a sum of at most 0."""
+    score = build(measured([3.0, 1.0, 2.0, 2.0], [1.0, 3.0, 0.0, 1.0]))
+    # flipped: {}, {-2}, {2, -2} twice, {-2, 1}
+    assert score.paired_p == 5 / 16
+    assert score.to_dict()["paired_p"] == 5 / 16
+    assert build(measured([3.0] * 6, [1.0] * 6)).paired_p == 1 / 64
+    assert build(measured([1.0] * 6, [1.0] * 6)).paired_p == 1
+
+
 def test_set_aggregate_is_the_af_of_the_mean_errors():
     rel, irr = [3.0, 1.0, 2.0], [1.0, 3.0, 0.0]
     score = build(measured(rel, irr), aggregate="set")

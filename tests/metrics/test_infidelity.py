@@ -128,6 +128,14 @@ def test_the_assertion_passes_the_truth_and_rejects_what_was_planted():
             xa.assert_infidelity(ev, wrong, max_infidelity=0.5)
 
 
+def test_the_slope_beats_the_controls_and_the_contrary_does_not():
+    ev = evaluation()
+    for control in ("random", "edges"):
+        xa.assert_infidelity(ev, "saliency", beats=control)
+        with pytest.raises(AssertionError, match=f"does not beat {control}"):
+            xa.assert_infidelity(ev, slope(-1), beats=control)
+
+
 def test_it_costs_a_pass_a_patch_and_the_clean_one_is_not_repeated():
     model = Counting(Pixelwise(WEIGHTS))
     ev = evaluation(model, batch_size=4)

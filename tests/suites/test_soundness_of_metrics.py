@@ -21,7 +21,7 @@ spec.loader.exec_module(suite)
 # Those of ours that cannot order all explanations; the reason is the caveat of each.
 EXCUSED = {
     "completeness", "complexity", "fe", "fe_cumulative", "infidelity", "infidelity_raw", "input_shift",
-    "max_sensitivity", "randomization_sensitivity", "rank_agreement", "sparseness",
+    "max_sensitivity", "randomization_sensitivity", "rank_agreement", "road", "sparseness",
 }  # fmt: skip
 
 

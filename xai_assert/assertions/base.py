@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from xai_assert.evaluation import Evaluation
 from xai_assert.evidence import Kept
-from xai_assert.explain import Control, explain
+from xai_assert.explain import explain
 from xai_assert.metrics import Score
 from xai_assert.reporting import record
-from xai_assert.verdicts import Bound, judge
+from xai_assert.verdicts import Bound, Control, judge
 
 S = TypeVar("S", bound=Score)
 WORST = 3
@@ -61,8 +61,9 @@ def settle(
 ) -> None:
     """Judge, record, and raise with the explanation if it did not pass."""
     __tracebackhide__ = True
-    verdict = judge(score, bound)
-    gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because)
+    verdict = judge(score, bound, control)
+    contest = record.contest_record(verdict.contest)
+    gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because, **contest)
     record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome, pictures=list(evidence)))
     if verdict.outcome != "pass":
         raise failure(score, explain(score, bound, verdict.because, control), evaluation)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xai_assert.assertions.base import hold, settle
 from xai_assert.batching import Samples
+from xai_assert.early import stopping
 from xai_assert.evaluation import EvaluationOptions
 from xai_assert.metrics import FaithfulnessScore, FidelityScore
 from xai_assert.metrics.faithfulness import GROUPS, Mode
@@ -33,6 +34,7 @@ def assert_attribution_fidelity(
     reference: Reference = "prediction",
     aggregate: Aggregate = "image",
     asr: AsrRule = "relevant",
+    early: bool = False,
     **options: Unpack[EvaluationOptions],
 ) -> FidelityScore:
     """Assert a bound on the attribution fidelity; see `xa.attribution_fidelity` for what is measured.
@@ -40,7 +42,11 @@ def assert_attribution_fidelity(
     Args:
         min_af, max_af: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
-        beats: "random" asks for a mean AF above 0 by an exact sign-flip test (needs 5 images).
+        beats: "random" asks for a mean AF above 0 by an exact sign-flip test (needs 5 images); "edges" or another
+            method's name for one above that method's on the same images.
+        early: visit the images in random order, and stop as soon as a confidence sequence, which holds at every number
+            of images at once, decides; needs `confidence`, and does not go with `beats`. The score then holds the
+            images that were measured.
         (the others): as for `xa.attribution_fidelity`.
 
     Returns:
@@ -59,7 +65,7 @@ def assert_attribution_fidelity(
         'af'
     """
     __tracebackhide__ = True
-    bound = Bound(min_af, max_af, confidence, beats, label="_af")
+    bound = Bound(min_af, max_af, confidence, beats, label="_af", early=early)
     evaluation = as_evaluation(subject, images, options)
     record.want_pictures(evaluation)
     measure = functools.partial(
@@ -71,9 +77,10 @@ def assert_attribution_fidelity(
         aggregate=aggregate,
         asr=asr,
     )
-    score = measure(method)
-    seen = evaluation.take_evidence(method, perturbation, fraction)
-    settle(score, bound, evaluation, control=measure, evidence=seen)
+    with stopping(evaluation, method, bound, measure):
+        score = measure(method)
+        seen = evaluation.take_evidence(method, perturbation, fraction)
+        settle(score, bound, evaluation, control=measure, evidence=seen)
     return score
 
 
@@ -85,6 +92,7 @@ def assert_faithfulness_estimate(
     min_fe: float | None = None,
     max_fe: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     perturbation: str | Perturbation = "gaussian_noise",
     groups: int = GROUPS,
     mode: Mode = "single",
@@ -95,6 +103,8 @@ def assert_faithfulness_estimate(
     Args:
         min_fe, max_fe: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random" (the mean of 8 random maps), "edges" or another method's name asks for more than that scores
+            on the same images by a sign-flip test (needs 5 images).
         (the others): as for `xa.faithfulness_estimate`.
 
     Raises:
@@ -109,7 +119,7 @@ def assert_faithfulness_estimate(
         'single'
     """
     __tracebackhide__ = True
-    bound = Bound(min_fe, max_fe, confidence, label="_fe")
+    bound = Bound(min_fe, max_fe, confidence, beats, label="_fe")
     evaluation = as_evaluation(subject, images, options)
     measure = functools.partial(faithfulness_estimate, perturbation=perturbation, groups=groups, mode=mode)
     return hold(bound, measure, evaluation, method)

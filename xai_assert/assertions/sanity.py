@@ -27,6 +27,7 @@ def assert_completeness(
     min_gap: float | None = None,
     max_gap: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     baseline: Baseline | None = None,
     **options: Unpack[EvaluationOptions],
 ) -> Score:
@@ -35,6 +36,8 @@ def assert_completeness(
     Args:
         min_gap, max_gap: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random", "edges" or another method's name: better than that on the same images, by a sign-flip test
+            (needs 5 images).
         (the others): as for `xa.completeness`.
 
     Raises:
@@ -50,7 +53,7 @@ def assert_completeness(
         'completeness'
     """
     __tracebackhide__ = True
-    bound = Bound(min_gap, max_gap, confidence, label="_gap")
+    bound = Bound(min_gap, max_gap, confidence, beats, label="_gap")
     evaluation = as_evaluation(subject, images, options)
     return hold(bound, functools.partial(completeness, baseline=baseline), evaluation, method)
 
@@ -63,6 +66,7 @@ def assert_randomization_sensitivity(
     min_sensitivity: float | None = None,
     max_sensitivity: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     mode: Order = "cascading",
     layers: int = LAYERS,
     **options: Unpack[EvaluationOptions],
@@ -72,6 +76,8 @@ def assert_randomization_sensitivity(
     Args:
         min_sensitivity, max_sensitivity: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random", "edges" or another method's name: better than that on the same images, by a sign-flip test
+            (needs 5 images).
         (the others): as for `xa.randomization_sensitivity`.
 
     Raises:
@@ -86,7 +92,7 @@ def assert_randomization_sensitivity(
         0.0
     """
     __tracebackhide__ = True
-    bound = Bound(min_sensitivity, max_sensitivity, confidence, label="_sensitivity")
+    bound = Bound(min_sensitivity, max_sensitivity, confidence, beats, label="_sensitivity")
     evaluation = as_evaluation(subject, images, options)
     return hold(bound, functools.partial(randomization_sensitivity, mode=mode, layers=layers), evaluation, method)
 
@@ -99,6 +105,7 @@ def assert_input_shift(
     min_change: float | None = None,
     max_change: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     shift: float = SHIFT,
     **options: Unpack[EvaluationOptions],
 ) -> Score:
@@ -107,6 +114,8 @@ def assert_input_shift(
     Args:
         min_change, max_change: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random", "edges" or another method's name: better than that on the same images, by a sign-flip test
+            (needs 5 images).
         (the others): as for `xa.input_shift`.
 
     Raises:
@@ -121,6 +130,6 @@ def assert_input_shift(
         'input_shift'
     """
     __tracebackhide__ = True
-    bound = Bound(min_change, max_change, confidence, label="_change")
+    bound = Bound(min_change, max_change, confidence, beats, label="_change")
     evaluation = as_evaluation(subject, images, options)
     return hold(bound, functools.partial(input_shift, shift=shift), evaluation, method)

@@ -28,6 +28,7 @@ def assert_infidelity(
     min_infidelity: float | None = None,
     max_infidelity: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     perturbation: str | Perturbation = "gaussian_noise",
     size: float = SIZE,
     samples: int = PATCHES,
@@ -39,6 +40,8 @@ def assert_infidelity(
     Args:
         min_infidelity, max_infidelity: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random", "edges" or another method's name: better than that on the same images, by a sign-flip test
+            (needs 5 images).
         (the others): as for `xa.infidelity`.
 
     Raises:
@@ -54,7 +57,7 @@ def assert_infidelity(
         'infidelity'
     """
     __tracebackhide__ = True
-    bound = Bound(min_infidelity, max_infidelity, confidence, label="_infidelity")
+    bound = Bound(min_infidelity, max_infidelity, confidence, beats, label="_infidelity")
     evaluation = as_evaluation(subject, images, options)
     measure = functools.partial(
         stability.infidelity, perturbation=perturbation, size=size, samples=samples, normalize=normalize
@@ -70,6 +73,7 @@ def assert_max_sensitivity(
     min_sensitivity: float | None = None,
     max_sensitivity: float | None = None,
     confidence: float | None = None,
+    beats: str | None = None,
     radius: float = RADIUS,
     samples: int = SAMPLES,
     **options: Unpack[EvaluationOptions],
@@ -79,6 +83,8 @@ def assert_max_sensitivity(
     Args:
         min_sensitivity, max_sensitivity: bounds on the score of the set.
         confidence: ask for the whole bootstrap interval to clear the bound (needs 10 images).
+        beats: "random", "edges" or another method's name: better than that on the same images, by a sign-flip test
+            (needs 5 images).
         (the others): as for `xa.max_sensitivity`.
 
     Raises:
@@ -93,6 +99,6 @@ def assert_max_sensitivity(
         0.0
     """
     __tracebackhide__ = True
-    bound = Bound(min_sensitivity, max_sensitivity, confidence, label="_sensitivity")
+    bound = Bound(min_sensitivity, max_sensitivity, confidence, beats, label="_sensitivity")
     evaluation = as_evaluation(subject, images, options)
     return hold(bound, functools.partial(stability.max_sensitivity, radius=radius, samples=samples), evaluation, method)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xai_assert.errors import DataError
+from xai_assert.reporting.family import correct
 from xai_assert.reporting.folder import PICTURES, RESULTS
 from xai_assert.reporting.read import as_written, read_results
 from xai_assert.reporting.record import Record, make_record
@@ -107,12 +108,13 @@ def _joined(shards: Sequence[Shard]) -> tuple[dict[str, Any], int]:
     nowhere = [_not_run(plan) for plan in first["planned"] if plan["nodeid"] not in ran]
     place = {plan["nodeid"]: number for number, plan in enumerate(first["planned"])}
     records = sorted(records + nowhere, key=lambda record: place.get(record["nodeid"], len(place)))
+    overturned = correct(records)
     interrupted = [shard for shard in shards if not shard.content["complete"]]
     failed = [shard for shard in shards if shard.content["exit_status"] not in (0, NOT_JUDGED)]
     status, words = exit_status(records, strict=bool(first["options"].get("strict")))
     asked = [f"{'/'.join(record['asked'])} {record['cell']}" for record in nowhere if record.get("asked")]
     missing = sorted(set(range(1, shards[0].count + 1)) - {shard.index for shard in shards})
-    notes = [words] if words else []
+    notes = [*([words] if words else []), *(f"Holm: {found}" for found in overturned)]
     notes += [f"no results of shard {number}/{shards[0].count}" for number in missing]
     notes += [f"{shard.path} is of an interrupted run" for shard in interrupted]
     notes += [f"{shard.path}: exit status {shard.content['exit_status']}" for shard in failed]

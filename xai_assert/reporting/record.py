@@ -10,6 +10,7 @@ import xai_assert
 from xai_assert.evaluation import Evaluation
 from xai_assert.evidence import Evidence, Keep, Kept, Print
 from xai_assert.metrics import FidelityScore, Score
+from xai_assert.verdicts import Contest
 
 Record = dict[str, Any]
 
@@ -74,6 +75,21 @@ def strips(kept: Sequence[Kept]) -> list[Record]:
 def gate_record(metric: str, bound: str, outcome: str, because: str, **more: Any) -> Record:
     """What one bound said of one score."""
     return {"metric": metric, "bound": bound, "outcome": outcome, "because": because} | more
+
+
+def contest_record(contest: Contest | None) -> Record:
+    """What a gate's record says of the control that was to be beaten; nothing where none was."""
+    if contest is None:
+        return {}
+    return {
+        "beats": contest.control,
+        "control": contest.value,
+        "difference": contest.difference,
+        "n": contest.count,
+        "alpha": contest.alpha,
+        "p": contest.p,
+        "p_holm": None,
+    }
 
 
 def make_record(scores: Mapping[str, Score], gates: list[Record], verdict: str, **more: Any) -> Record:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from xai_assert.attributions.controls import CONTROLS
 
 WIDTH, DPI = 16.0, 100  # inches: 1600 pixels
-TALL, DEPTH_TALL = 10.0, 4.4
+TALL, DEPTH_TALL = 10.0, 4.8
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # apart for every kind of colour vision
 GREYS = {"random": ("#999999", ":"), "edges": ("#444444", "--")}
 MARKERS = "osDv^P"
@@ -54,12 +54,14 @@ def _model(block: Any, record: Record) -> None:
     styles = _styles(dict.fromkeys(cell["method"] for cell in record["cells"]))
     words = textwrap.fill(record["sentence"], LETTERS)
     block.suptitle(words, fontsize=13, x=0.01, ha="left", fontweight="bold")
-    grid = block.add_gridspec(2, 3, width_ratios=(1, 1.15, 1))
+    beside = bool(record["correlations"])
+    grid = block.add_gridspec(2, 2 + beside, width_ratios=(1, 1.15, 1)[: 2 + beside])
     _lines(block.add_subplot(grid[0, 0]), cells, styles, "sigma", "strength of the noise (ImageNet std)")
     _lines(block.add_subplot(grid[1, 0]), cells, styles, "fraction", "share of the pixels perturbed")
     _perturbations(block.add_subplot(grid[:, 1]), cells, styles)
-    _correlations(block.add_subplot(grid[0, 2]), record["correlations"])
-    _beside(block.add_subplot(grid[1, 2]), record, styles)
+    if beside:
+        _correlations(block.add_subplot(grid[0, 2]), record["correlations"])
+        _beside(block.add_subplot(grid[1, 2]), record, styles)
     keys = [Line2D([], [], label=name, markersize=6, **style) for name, style in styles.items()]
     block.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 6), fontsize=11, frameon=False)
 
@@ -132,8 +134,6 @@ def _perturbations(axes: Any, cells: Sequence[Record], styles: Mapping[str, Any]
 
 def _correlations(axes: Any, found: Sequence[Record]) -> None:
     axes.set_title("rank correlation of AF with other metrics")
-    if not found:
-        return _nothing(axes)
     for place, entry in enumerate(reversed(found)):
         low, high = entry["interval95"]
         ends = [[entry["spearman"] - low], [high - entry["spearman"]]]
@@ -145,15 +145,12 @@ def _correlations(axes: Any, found: Sequence[Record]) -> None:
     axes.set_xlabel("Spearman over method x perturbation, 95 % interval")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
-    return None
 
 
 def _beside(axes: Any, record: Record, styles: Mapping[str, Any]) -> None:
     """AF against the metric that agrees least with it: where they part ways."""
     found = record["correlations"]
     axes.set_title("AF against the metric that agrees least")
-    if not found:
-        return _nothing(axes)
     metric = min(found, key=lambda entry: float(entry["spearman"]))["metric"]
     others = [cell for cell in record["cells"] if cell["metric"] == metric]
     fidelity = {
@@ -172,7 +169,6 @@ def _beside(axes: Any, record: Record, styles: Mapping[str, Any]) -> None:
     axes.set(xlabel="AF", ylabel=f"{metric} ({better} is better)")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(alpha=0.3)
-    return None
 
 
 def _depth(block: Any, depth: Record) -> None:
@@ -188,7 +184,7 @@ def _depth(block: Any, depth: Record) -> None:
         if af["mean"] is not None:
             right.errorbar([noise["mean"]], [af["mean"]], _ends([af]), _ends([noise]), capsize=2, **look)
     left.set(xlabel="convolution and linear layers in a forward pass", ylabel="gradient noise (0 linear, 1 all noise)")
-    right.set(xlabel="gradient noise", ylabel="AF of saliency, gaussian_noise at 5 %")
+    right.set(xlabel="gradient noise", ylabel="AF of saliency")
     left.legend(fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.3)

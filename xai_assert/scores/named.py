@@ -80,38 +80,67 @@ def register_cell(metric: Metric, cell: Callable[[Perturbation, float], Cell]) -
     register_metric(metric.name, cells=lambda p, f: [cell(p, f)], facts=metric)(measure)
 
 
+def list_metrics() -> list[Metric]:
+    """What the numbers of every registered metric mean; `print` one to read it.
+
+    Example:
+        >>> print(next(metric for metric in list_metrics() if metric.name == "af"))
+        af: higher is better, -1 to 1, a random map at 0, arXiv 2509.15980
+    """
+    entries = map(registry.metrics.get, registry.metrics.names())
+    return [entry.facts or Metric(entry.name, "") for entry in entries]
+
+
 def _fidelity(perturbation: Perturbation, fraction: float) -> list[Cell]:
     return [FidelityCell(perturbation, fraction)]
 
 
-@register_metric("af", cells=_fidelity)
+AF = Metric("af", "2509.15980", range=(-1.0, 1.0), chance=0.0)
+ASR = Metric("asr", "2509.15980", range=(0.0, 1.0), caveat="counts who is ahead, not by how much")
+FE = Metric(
+    "fe",
+    "1806.07538",
+    range=(-1.0, 1.0),
+    caveat="correlates the map's values, not only their order: of two noisy maps the noisier one may score higher",
+)
+FE_CUMULATIVE = Metric(
+    "fe_cumulative",
+    "1806.07538",
+    range=(-1.0, 1.0),
+    caveat="the sums and the errors of growing sets grow together under any map: a random one scores near 1",
+)
+
+
+@register_metric("af", cells=_fidelity, facts=AF)
 def af(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Attribution fidelity."""
     return evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
 
 
-@register_metric("asr", cells=_fidelity)
+@register_metric("asr", cells=_fidelity, facts=ASR)
 def asr(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Attack success rate: an image counts 1 where rel > irr."""
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
-    return Score(found.successes, found.image_ids, "asr", provenance=found.provenance)
+    return Score(found.successes, found.image_ids, "asr", provenance=found.provenance, range=ASR.range)
 
 
-@register_metric("fe", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation)])
+@register_metric("fe", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation)], facts=FE)
 def fe(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Faithfulness estimate of single groups."""
     return evaluation.faithfulness_estimate(method, perturbation=perturbation)
 
 
 @register_metric(
-    "fe_cumulative", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation, mode="cumulative")]
+    "fe_cumulative",
+    cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation, mode="cumulative")],
+    facts=FE_CUMULATIVE,
 )
 def fe_cumulative(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Faithfulness estimate of cumulative groups."""
     return evaluation.faithfulness_estimate(method, perturbation=perturbation, mode="cumulative")
 
 
-@register_metric("finite", about="run", cells=_fidelity)
+@register_metric("finite", about="run", cells=_fidelity, facts=Metric("finite", "", range=(0.0, 1.0)))
 def finite(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """1 for an image whose prediction the perturbation moved, else 0.
 
@@ -121,7 +150,12 @@ def finite(evaluation: Evaluation, method: Any, perturbation: Perturbation, frac
     return Score(found.responsive.double(), found.image_ids, "finite", provenance=found.provenance)
 
 
-@register_metric("bias", about="run", cells=_fidelity)
+@register_metric(
+    "bias",
+    about="run",
+    cells=_fidelity,
+    facts=Metric("bias", "", range=(0.0, math.inf), higher_is_better=False, unit="standard errors"),
+)
 def bias(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Distance of the mean AF from 0, in standard errors: of a random map it is 0 but for chance.
 
@@ -136,7 +170,12 @@ def bias(evaluation: Evaluation, method: Any, perturbation: Perturbation, fracti
     return Score(torch.tensor([distance]), (ALL_IMAGES,), "bias", "standard errors", False, found.provenance)
 
 
-@register_metric("passes", about="run", cells=_fidelity)
+@register_metric(
+    "passes",
+    about="run",
+    cells=_fidelity,
+    facts=Metric("passes", "", range=(0.0, math.inf), higher_is_better=False, unit="x needed"),
+)
 def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Passes that a method cost over those that its cells need, whichever is further from 1: all, or the gradients."""
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
@@ -158,7 +197,11 @@ def passes(evaluation: Evaluation, method: Any, perturbation: Perturbation, frac
     )
 
 
-@register_metric("passes_per_image", about="run")
+@register_metric(
+    "passes_per_image",
+    about="run",
+    facts=Metric("passes_per_image", "", range=(0.0, math.inf), higher_is_better=False, unit="passes"),
+)
 def passes_per_image(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Forward and gradient passes that an attribution costs an image."""
     from xai_assert.latency import attribution_latency  # which stands on this module
@@ -166,7 +209,11 @@ def passes_per_image(evaluation: Evaluation, method: Any, perturbation: Perturba
     return attribution_latency(evaluation, method).of_passes()
 
 
-@register_metric("forward_ratio", about="run")
+@register_metric(
+    "forward_ratio",
+    about="run",
+    facts=Metric("forward_ratio", "", range=(0.0, math.inf), higher_is_better=False, unit="forward passes"),
+)
 def forward_ratio(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Time of an attribution over the time of one forward pass of the same images."""
     from xai_assert.latency import attribution_latency

@@ -73,8 +73,9 @@ def randomization_sensitivity(
     copy, kept as long as the evaluation; the model itself is not touched. A map that is constant after the change
     correlates with nothing; their share is in `score.details["constant"]`.
 
-    Any map that follows the weights passes, also a wrong one. A callable that holds the model itself, and does not use
-    the one that it is given, is found to ignore it.
+    Any map that follows the weights passes, also a wrong one. One that reads a part of the model (a rollout of the
+    encoder) cannot change with the rest, and scores lower for it. A callable that holds the model itself, and does not
+    use the one that it is given, is found to ignore it.
 
     Args:
         subject, method, images, **options: as for `attribution_fidelity`.

@@ -27,7 +27,7 @@ class Choice:
     """`method` is the one with the highest mean among those that beat random; None if none does.
 
     `p` are those of the sign-flip test, Holm-adjusted over the methods; `odds` the share of bootstraps over the images
-    in which a method that beats random is the best of these; `held` the number of other points of each part where the
+    in which a method is the best of all; `held` the number of other points of each part where the
     choice is first of all methods too, and of how many; `edges` how often the control `edges` does better than it.
     """
 
@@ -41,6 +41,11 @@ class Choice:
     def sureness(self) -> float:
         """The odds of the choice; 0 if there is none."""
         return self.odds[self.method] if self.method else 0.0
+
+    @property
+    def beat(self) -> list[str]:
+        """The methods that beat random."""
+        return [name for name, p in self.p.items() if p <= ALPHA]
 
     @property
     def runner_up(self) -> str | None:
@@ -69,7 +74,7 @@ def choose(reference: Values, others: Iterable[tuple[str, Values]] = ()) -> Choi
         >>> good, bad = np.full(8, 0.5), np.linspace(-0.4, 0.3, 8)
         >>> found = choose({"good": good, "bad": bad}, [("sigma", {"good": bad, "bad": good})])
         >>> found.method, found.odds, found.held
-        ('good', {'good': 1.0}, {'sigma': (0, 1)})
+        ('good', {'good': 1.0, 'bad': 0.0}, {'sigma': (0, 1)})
     """
     names = [name for name in reference if name not in CONTROLS]
     if not names:
@@ -81,7 +86,7 @@ def choose(reference: Values, others: Iterable[tuple[str, Values]] = ()) -> Choi
     able = [i for i, name in enumerate(names) if p[name] <= ALPHA]
     if not able:
         return Choice(None, p)
-    odds = dict(zip([names[i] for i in able], best_odds(values[able]).tolist(), strict=True))
+    odds = dict(zip(names, best_odds(values).tolist(), strict=True))
     best = names[max(able, key=lambda i: (round(float(values[i].mean()), 12), odds[names[i]]))]
     held: dict[str, tuple[int, int]] = {}
     beaten = [_above("edges", best, reference)]

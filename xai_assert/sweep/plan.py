@@ -27,8 +27,8 @@ FRACTIONS = (0.005, 0.01, 0.02, FRACTION, 0.1, 0.2, 0.3)
 QUICK_SIGMAS = (0.05, 0.2, SIGMA, 3.0)
 QUICK_FRACTIONS = (0.005, FRACTION, 0.3)
 METRICS = ("deletion_auc", "insertion_auc", "srg", "road", "sufficiency")  # AF is compared with what exists of these
-UNDER = ("black", "mean", "blur", REFERENCE)  # a whole curve under each perturbation would take hours
-QUICK_UNDER = ("mean", REFERENCE)
+UNDER = (REFERENCE, "black", "mean", "blur")  # a whole curve under each perturbation would take hours
+QUICK_UNDER = (REFERENCE, "mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +147,13 @@ def _metrics(under: Sequence[str], metrics: Sequence[str] | None, left_out: list
     left_out += [{"metric": name, "reason": "not registered"} for name in metrics or METRICS if name not in known]
     points = []
     for name in (name for name in metrics or METRICS if name in known):
+        seen: set[Any] = set()
         for what in (perturbation(each) for each in under if each in registry.perturbations.names()):
             cells = registry.metrics.get(name).cells(what, FRACTION)
-            own = cells[0].perturbation if cells else what
-            uses_it = own is not None and own.key == what.key
-            if uses_it or str(what) == REFERENCE:  # a metric with a perturbation of its own is measured once
-                beside = own or what
+            measured = tuple(cell.key for cell in cells) or what.key
+            if measured not in seen:  # a metric with a perturbation of its own, or with none, is measured once
+                seen.add(measured)
+                beside = (cells[0].perturbation if cells else None) or what
                 points.append(Point(name, what, FRACTION, ("metric",), beside))
                 points.append(Point("af", beside, FRACTION, ("metric",)))
     return points

@@ -26,46 +26,42 @@ def sentence(record: Mapping[str, Any], choice: Choice) -> str:
         best = max(choice.p, key=lambda method: float(af[method]["mean"]))
         words = f"best is {best} with AF {value(af[best])}, p = {choice.p[best]:.2g} after Holm over {methods}"
         return f"{name}: ship none: no method beats random under {at} ({words})."
-    words = f"{name}: ship {choice.method}: AF {value(af[choice.method])} under {at}, {how_sure(choice)}"
-    return f"{words}{_held(choice)}.{_edges(choice)}"
+    beat = f"{len(choice.beat)} of {methods} beat{'s' * (len(choice.beat) == 1)} random"
+    words = f"{name}: ship {choice.method}: AF {value(af[choice.method])} under {at}; {beat}."
+    return words + how_sure(choice) + _edges(choice)
 
 
 def how_sure(choice: Choice) -> str:
-    """The odds, in a figure and a word."""
-    rivals = len(choice.odds) - 1
-    failed = len(choice.p) - len(choice.odds)
-    if not rivals:
-        alone = (
-            "the only method" if len(choice.p) == 1 else f"the only one of {len(choice.p)} methods that beats random"
-        )
-        return alone if failed else f"{alone}, and it beats random"
-    odds = f"best of the {rivals + 1} methods that beat random in {percent(choice.sureness)} of bootstraps over images"
-    if choice.sureness >= SURE:
-        return f"sure: {odds}"
-    runner = choice.runner_up or ""
-    other = f"({runner}: {percent(choice.odds[runner])})"
-    return f"likely: {odds} {other}" if choice.sureness >= LIKELY else f"about even odds: {odds} {other}"
+    """The odds in a figure and a word, and where else the choice is first; nothing of a method without a rival."""
+    if choice.runner_up is None:
+        return ""
+    runner = f", {choice.runner_up} in {percent(choice.odds[choice.runner_up])}"
+    level = "Sure" if choice.sureness >= SURE else "Likely" if choice.sureness >= LIKELY else "About even odds"
+    odds = f"it is the best in {percent(choice.sureness)} of bootstraps over the images"
+    return f" {level}: {odds}{runner * (choice.sureness < SURE)}{_held(choice)}."
 
 
 def percent(share: float) -> str:
     """A share in words that never promise certainty.
 
-    >>> percent(0.9996), percent(0.5)
-    ('over 99 %', '50 %')
+    >>> percent(0.9996), percent(0.5), percent(0.0)
+    ('over 99 %', '50 %', 'under 1 %')
     """
-    return "over 99 %" if share > 0.99 else f"{100 * share:.0f} %"
+    return "over 99 %" if share > 0.99 else "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _held(choice: Choice) -> str:
-    parts = [f"{first} of {count} {NAMES[part]}" for part, (first, count) in choice.held.items()]
-    if not parts or len(choice.p) < 2:
-        return ""
-    return f"; elsewhere first under {parts[0] if len(parts) == 1 else ', '.join(parts[:-1]) + ' and ' + parts[-1]}"
+    """Where else the choice is first: at half of a part's points or more, and at fewer."""
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for part, (first, count) in choice.held.items():
+        said[2 * first >= count].append(f"{first} of {count} other {NAMES[part]}")
+    strong, weak = (" and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) for words in said.values())
+    return (f", and first under {strong}" if strong else "") + (f", but under only {weak}" if weak else "")
 
 
 def _edges(choice: Choice) -> str:
     worse, count = choice.edges
-    return f" The control edges, which never looks at the model, scores higher in {worse} of {count} points." * bool(
+    return f" The control edges, which never looks at the model, scores higher at {worse} of {count} points." * bool(
         worse
     )
 
@@ -94,13 +90,19 @@ def table(record: Mapping[str, Any]) -> list[str]:
         words = [f"{cell['mean']:+.3f}", interval(cell), mark if p is None else f"{p:.2g}"]
         words.append("" if odds is None else percent(odds))
         rows.append((name, *words, *(_span(record["cells"], name, part) for part in NAMES)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _aligned(rows)
     lines += [f"AF {_beside(found)}" for found in record.get("correlations", [])]
     if "gradient_noise" in record:
         lines.append(f"gradient noise {_noise(record['gradient_noise'])} over {record['layers']} layers")
     lines += [f"note: {note}" for note in record["notes"]]
     return lines + [f"skipped: {words}" for words in _skipped(record["skipped"])]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of words under each other; a column that is empty under its head is left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    padded = [[word.ljust(max(map(len, column))) for word in column] for column in columns]
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def _span(cells: Sequence[Mapping[str, Any]], method: str, part: str) -> str:
@@ -138,8 +140,7 @@ def depth_lines(found: Mapping[str, Any] | None) -> list[str]:
     for row in sorted(found["models"], key=lambda row: int(row["layers"])):
         af = value(row["af"]) if row["af"]["mean"] is not None else "-"
         rows.append((row["model"], str(row["layers"]), _noise(row["gradient_noise"]), af))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _aligned(rows)
     trends = [("layers", "depth"), ("af", "the AF of saliency")]
     known = [(found[f"spearman_noise_{key}"], words) for key, words in trends]
     said = [f"{trend:+.2f} with {words}" for trend, words in known if trend is not None]

@@ -13,21 +13,21 @@ from xai_assert import registry
 from xai_assert.assertions import failure
 from xai_assert.attributions import Method, method
 from xai_assert.errors import NotApplicableError
-from xai_assert.evaluation import Evaluation
+from xai_assert.evaluation import Enough, Evaluation
 from xai_assert.explain import explain
-from xai_assert.gates import CellName, Gate, Judged, judge_gate
+from xai_assert.gates import CellName, Gate, Judged, judge_gate, worst
 from xai_assert.metrics import Cell, Score
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.reporting import record
 from xai_assert.scores.named import NamedMetric
 from xai_assert.subject import Subject, slug
+from xai_assert.verdicts import Control, decide
 
 if TYPE_CHECKING:
     from xai_assert.testing.options import ModelOption
     from xai_assert.testing.session import XaiSession
 
 F = TypeVar("F", bound=Callable[..., Any])
-RANKING = ("fail", "undecided", "waived", "pass")  # the verdict on a cell is the first of these among its gates
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,35 @@ def _cell_id(name: CellName, *, with_fraction: bool) -> str:
     return "+".join(map(slug, parts))
 
 
+def enough(params: Sequence[GateParam], evaluation: Evaluation) -> Enough | None:
+    """When the early gates of these cells need no more images of a method; None if none is early.
+
+    All cells of a method share their pass over the images, so it ends where the last of its gates is decided, and a
+    gate that is not early needs every image. A cell without a gate is reported on as many images as there are.
+    """
+    if not any(gate.bound.early for param in params for gate in param.gates):
+        return None
+
+    def asked(method: Method) -> int | None:
+        mine = [(param, gate) for param in params if param.method.key == method.key for gate in param.gates]
+        if not mine or not all(gate.bound.early for _, gate in mine):
+            return None
+        counts = [0]
+        for param, gate in mine:
+            metric = registry.metrics.get(gate.metric)
+            try:
+                score = metric.measure(evaluation, method, param.perturbation, param.name.fraction)
+            except Exception:  # the test of that cell tells it
+                continue
+            found = decide(score, gate.bound)
+            if found.outcome == "undecided":
+                return None
+            counts.append(found.count)
+        return max(*counts, 1)
+
+    return asked
+
+
 class GateCheck:
     """One cell of a run: `check()` measures, judges, records, and raises if it is red."""
 
@@ -187,15 +216,14 @@ class GateCheck:
         try:
             for metric in self.param.metrics:
                 scores[metric.name] = self._measure(metric, self.param.method)
-            judged = [judge_gate(gate, scores[gate.metric]) for gate in self.param.gates]
+            judged = [judge_gate(g, scores[g.metric], control=self._control(g.metric)) for g in self.param.gates]
         except NotApplicableError as error:
             self._record(scores, [], "not applicable", error=str(error))
             pytest.skip(str(error))
         except Exception as error:
             self._record(scores, [], "error", error=f"{type(error).__name__}: {error}")
             raise
-        verdict = min((j.outcome for j in judged), key=RANKING.index, default="report")
-        self._record(scores, judged, verdict)
+        self._record(scores, judged, worst(j.outcome for j in judged))
         red = [j for j in judged if j.red]
         if red:
             raise self._failure(scores, red)
@@ -206,10 +234,14 @@ class GateCheck:
             raise TypeError(f"metric {metric.name!r} returned a {type(found).__name__}, not an xa.Score")
         return found
 
+    def _control(self, metric: str) -> Control:
+        """Measures another method in this cell."""
+        return lambda other: self._measure(registry.metrics.get(metric), other)
+
     def _failure(self, scores: Mapping[str, Score], red: Sequence[Judged]) -> AssertionError:
         first = red[0]
         score, metric = scores[first.gate.metric], registry.metrics.get(first.gate.metric)
-        control = (lambda other: self._measure(metric, other)) if metric.about == "explanation" else None
+        control = self._control(metric.name) if metric.about == "explanation" else None
         text = explain(score, first.gate.bound, first.because, control)
         text += "".join(f"\n  also: {j.gate.metric} {j.because}" for j in red[1:])
         text += f"\n  gate: {first.gate.reason}" if first.gate.reason else ""
@@ -217,7 +249,15 @@ class GateCheck:
 
     def _record(self, scores: Mapping[str, Score], judged: Sequence[Judged], verdict: str, **more: Any) -> None:
         gates = [
-            record.gate_record(j.gate.metric, str(j.gate.bound), j.outcome, j.because, **j.gate.about()) for j in judged
+            record.gate_record(
+                j.gate.metric,
+                str(j.gate.bound),
+                j.outcome,
+                j.because,
+                **j.gate.about(),
+                **record.contest_record(j.contest),
+            )
+            for j in judged
         ]
         about = self.param.about() | {"data": self._data, "asked": self.param.asked, **more}
         if "af" in scores and not self.param.of_run:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from xai_assert.reporting.baseline import compare
+from xai_assert.reporting.family import correct, tests_in
 from xai_assert.reporting.folder import write_folder
 from xai_assert.reporting.markdown import step_summary
 from xai_assert.reporting.record import Record, make_record, strips
@@ -141,7 +142,9 @@ def finish(
         records += lost(records, [plan for plan in planned if plan["nodeid"] in set(here)])
     place = {plan["nodeid"]: number for number, plan in enumerate(planned)}
     records.sort(key=lambda record: place.get(record.get("nodeid"), len(place)))  # workers finish in any order
-    notes = verdict_notes(records, config)
+    overturned, words = over_cells(config, records)
+    status = int(pytest.ExitCode.TESTS_FAILED) if overturned and status in (0, NOT_JUDGED) else status
+    notes = [*verdict_notes(records, config), *words]
     options = {name: option(config, name) or default for name, (_, default, _) in OPTIONS.items()}
     status, words = judged(config, records, status)
     notes += words
@@ -198,12 +201,29 @@ def against_baseline(config: pytest.Config, content: dict[str, Any], deselected:
         return [f"NOT COMPARED with {session.baseline}: {error}"]
     found.enter(content)
     for row in found.bad:
-        name = f"xai-baseline::{row.cell}-{row.metric}"
-        report = pytest.TestReport(
-            name, ("xai-baseline", None, name), {}, "failed", f"AssertionError: {row.outcome}: {row}", "call"
-        )
-        config.hook.pytest_runtest_logreport(report=report)
+        failed_test(config, f"xai-baseline::{row.cell}-{row.metric}", f"{row.outcome}: {row}")
     return list(content["notes"][before:])
+
+
+def over_cells(config: pytest.Config, records: list[Record]) -> tuple[bool, list[str]]:
+    """Correct the tests against controls for their number; each that no longer passes is a failed test of its own.
+
+    A shard sees only some of them, so `xai-assert merge` does it for all.
+    """
+    if option(config, "shard"):
+        tests = tests_in(records)
+        return False, [f"{tests} tests against controls are corrected (Holm) by `xai-assert merge`"] if tests else []
+    overturned = correct(records)
+    for found in overturned:
+        failed_test(config, found.name, str(found))
+    return bool(overturned), [f"Holm: {found}" for found in overturned]
+
+
+def failed_test(config: pytest.Config, name: str, text: str) -> None:
+    """Report what only the end of a run can tell as a failed test."""
+    where = (name.partition("::")[0], None, name)
+    report = pytest.TestReport(name, where, {}, "failed", f"AssertionError: {text}", "call")
+    config.hook.pytest_runtest_logreport(report=report)
 
 
 def lost(records: list[Record], planned: list[Record]) -> list[Record]:

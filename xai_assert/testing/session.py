@@ -20,7 +20,7 @@ from xai_assert.models.builders import known_name
 from xai_assert.reporting.record import developed
 from xai_assert.subject import Subject
 from xai_assert.testing import option
-from xai_assert.testing.gates import GateCheck, GateParam, param_of
+from xai_assert.testing.gates import GateCheck, GateParam, enough, param_of
 from xai_assert.testing.options import ModelOption, Options
 from xai_assert.testing.progress import Progress
 from xai_assert.testing.unchanged import State
@@ -106,9 +106,13 @@ class XaiSession(Options):
             found = self._evaluations[key] = Evaluation(subject, images, seed=self.seed)
             found.progress = Progress(self.config)
             found.keep, found.develop = self.keep, developed
-            for param in self._planned:
-                if param.name.model == subject.name:
-                    found.plan(param.method, param.cells())
+            mine = [param for param in self._planned if param.name.model == subject.name]
+            for param in mine:
+                found.plan(param.method, param.cells())
+            early = enough(mine, found)
+            if early:
+                found.shuffle()
+                found.enough = None if self.baseline else early  # which compares all images
         return self._evaluations[key]
 
     def gate(self, param: GateParam, subject: Subject, images: Images) -> GateCheck:

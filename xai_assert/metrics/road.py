@@ -1,0 +1,72 @@
+"""ROAD: remove and debias (Rong et al., 2202.00449), as errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from xai_assert.batching import Passes
+from xai_assert.metrics.cell import Cell
+from xai_assert.metrics.curves import error_after
+from xai_assert.metrics.metric import Metric
+from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
+
+FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class RoadCell(Cell):
+    """The errors after the most and the least relevant pixels were imputed, at several fractions."""
+
+    perturbation: Perturbation
+    fractions: tuple[float, ...] = FRACTIONS
+
+    def __post_init__(self) -> None:
+        if not self.fractions:
+            raise ValueError("fractions is empty; give at least one, above 0 and at most 0.5")
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("road", self.perturbation.key, self.fractions)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(forward=2 * len(self.fractions))
+
+    def check(self, size: tuple[int, int]) -> None:
+        for fraction in self.fractions:
+            pixel_count(fraction, size)
+
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+        order = batch.ranking.order
+        counts = [pixel_count(fraction, batch.ranking.size) for fraction in self.fractions]
+        return {
+            "most": torch.stack([error_after(batch, perturb, order[:, :count]) for count in counts], 1),
+            "least": torch.stack([error_after(batch, perturb, order[:, -count:]) for count in counts], 1),
+        }
+
+    def about(self) -> dict[str, Any]:
+        return {"fractions": list(self.fractions)}
+
+
+def as_fractions(fractions: Any) -> tuple[float, ...]:
+    """Several fractions, in order; one alone is refused."""
+    if isinstance(fractions, str) or not isinstance(fractions, Sequence):
+        raise TypeError(f"fractions must be a list of numbers, not {fractions!r}")
+    return tuple(sorted(fractions))
+
+
+ROAD = Metric(
+    "road",
+    "2202.00449",
+    lambda measured: (measured["most"] - measured["least"]).mean(1),
+    range=(-math.inf, math.inf),
+    unit="error",
+    chance=0.0,
+    caveat="imputation guesses scattered pixels better than a region: a blurred map may score above the true one",
+)
