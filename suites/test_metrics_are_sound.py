@@ -17,10 +17,6 @@ from xai_assert import planted_models, registry
 from xai_assert.errors import NotApplicableError
 from xai_assert.planted_models import Planted
 
-WITHOUT_FACTS = {  # what those say that have no facts to say it in
-    "fe": "correlates the map's values, not only their order: of two noisy maps the noisier one may score higher",
-    "fe_cumulative": "the sums and the errors of growing sets grow together under any map: a random one scores near 1",
-}
 METRICS = [name for name in registry.metrics.names() if registry.metrics.get(name).about == "explanation"]
 
 planted = functools.cache(planted_models.planted)
@@ -50,4 +46,4 @@ def check(model: Planted, metric: str) -> None:
 def caveat(metric: str) -> str:
     """What the metric says of itself that it cannot tell."""
     facts = registry.metrics.get(metric).facts
-    return facts.caveat if facts else WITHOUT_FACTS.get(metric, "")
+    return facts.caveat if facts else ""

@@ -36,7 +36,7 @@ def test_a_planted_wrong_map_fails_with_all_that_is_needed(subject):
         xa.assert_attribution_fidelity(subject, wrong, IMAGES, min_af=0.5, image_ids=[f"img{i}" for i in range(12)])
     assert type(caught.value) is AssertionError  # a subclass would hide the first line in pytest's summary
     lines = lines_of(caught)
-    assert len(lines) <= 8
+    assert len(lines) <= 9
     value, worst = caught.value.score.value, caught.value.score.worst(3)
     assert lines[0] == (
         "AF of pixelwise / inverse under gaussian_noise at 5% is "
@@ -46,7 +46,8 @@ def test_a_planted_wrong_map_fails_with_all_that_is_needed(subject):
     assert lines[1] == f"  images below the bound: 12 of 12 (100%); worst: {listed}"
     assert lines[2].startswith("  mean error in m after perturbing R: ")
     assert lines[3].startswith("  control on the same images: random ")
-    assert lines[4].startswith("  seed 0; errors against the prediction; weights as given (")
+    assert lines[4].startswith("  likely: inverted? ")
+    assert lines[5].startswith("  seed 0; errors against the prediction; weights as given (")
     assert lines[5] == (
         "  reproduce: xa.attribution_fidelity(subject, inverse, images, perturbation='gaussian_noise', "
         "fraction=0.05, reference='prediction', aggregate='image', asr='relevant', seed=0)"

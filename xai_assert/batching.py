@@ -47,7 +47,7 @@ class Batch:
     images: Tensor
     ids: tuple[ImageId, ...]
     ground_truth: Tensor | None
-    start: int = 0  # the position of its first image in the whole set
+    positions: tuple[int, ...] = ()  # of the images in the whole set
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,9 +103,10 @@ class ImageSource:
         if isinstance(self._images, Tensor):
             ids = tuple(range(start, stop)) if self._ids is None else tuple(self._ids[start:stop])
             truth = None if self._truth is None else self._truth[start:stop]
-            batch = Batch(self._images[start:stop].detach(), ids, truth, start)
+            batch = Batch(self._images[start:stop].detach(), ids, truth, tuple(range(start, stop)))
         else:
-            batch = dataclasses.replace(stack([as_sample(self._images[i], i) for i in range(start, stop)]), start=start)
+            batch = stack([as_sample(self._images[i], i) for i in range(start, stop)])
+            batch = dataclasses.replace(batch, positions=tuple(range(start, stop)))
             check_images(batch.images, self._channels)
         finite = torch.isfinite(batch.images).flatten(1).all(1).tolist()
         if not all(finite):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch import Tensor
-
 from xai_assert.metrics.fidelity import FidelityScore
 from xai_assert.metrics.score import FEWEST, Score
 
@@ -22,6 +20,7 @@ def diagnose(score: Score, beside: Mapping[str, Score]) -> list[str]:
         beside: other scores of the same method and perturbation, by the name of their metric.
 
     Example:
+        >>> import torch
         >>> import xai_assert as xa
         >>> network, images = torch.nn.Conv2d(3, 1, 1), torch.rand(12, 3, 8, 8)
         >>> def inverted(model, images, target):
@@ -67,15 +66,3 @@ def _clearly_negative(score: Score) -> bool:
     if len(score) >= FEWEST:
         return score.interval(0.95)[1] < 0
     return score.mean < -2 * score.standard_error
-
-
-def edge_overlap(relevant: Tensor, edges: Tensor) -> Tensor:
-    """Share of the relevant pixels (mask (B, 1, H, W)) that are among as many strongest edges (B, H, W); (B,).
-
-    >>> relevant = torch.tensor([[[[True, True], [False, False]]]])
-    >>> edge_overlap(relevant, torch.tensor([[[3.0, 0.0], [2.0, 1.0]]])).tolist()
-    [0.5]
-    """
-    flat = relevant.flatten(1)
-    count = int(flat[0].sum())
-    return flat.gather(1, edges.flatten(1).topk(count, dim=1).indices).sum(1) / count

@@ -38,10 +38,11 @@ class ShuffledSource(ImageSource):
 
     def batch(self, start: int, stop: int) -> Batch:
         """The images that stand at start..stop-1 of the random order."""
-        single = [self._source.batch(i, i + 1) for i in self._order[start:stop]]
+        positions = tuple(self._order[start:stop])
+        single = [self._source.batch(i, i + 1) for i in positions]
         samples = [Sample(b.images[0], b.ids[0], None if b.ground_truth is None else b.ground_truth[0]) for b in single]
         joined = stack(samples)
-        return Batch(joined.images, joined.ids, joined.ground_truth, start)
+        return Batch(joined.images, joined.ids, joined.ground_truth, positions)
 
 
 @contextmanager

@@ -185,6 +185,11 @@ class Evaluation:
         ids, measured = self._measured(wanted, cell)
         return metric.score(measured, ids, unit=self.subject.card.unit, provenance=self._provenance(wanted, cell))
 
+    def has_measured(self, method: Any, cell: Cell) -> bool:
+        """Whether asking for it costs no pass."""
+        found = self._outcomes[as_method(method).key].get(cell.key)
+        return found is not None and not isinstance(found, Failure)
+
     def passes_of(self, method: Any) -> Passes:
         """The passes that this method has cost so far, in images."""
         return self._method_passes[as_method(method).key]

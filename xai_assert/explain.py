@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from xai_assert import registry
+from xai_assert.diagnoses import diagnose
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.reporting import record
@@ -11,8 +14,17 @@ from xai_assert.verdicts import Bound, Control
 NAMES = {"af": "AF", "asr": "ASR", "fe": "FE", "fe_cumulative": "cumulative FE"}
 
 
-def explain(score: Score, bound: Bound, because: str, control: Control | None = None) -> str:
-    """What was compared, by how much it missed, on which images, beside what control, and how to run it again."""
+def explain(
+    score: Score,
+    bound: Bound,
+    because: str,
+    control: Control | None = None,
+    beside: Mapping[str, Score] | None = None,
+) -> str:
+    """What was compared, by how much it missed, on which images, beside what control, and how to run it again.
+
+    `beside` are other scores of the same method that were measured already; they may tell the likely cause.
+    """
     lines = [f"{headline(score)}, {because}", images_line(score, bound)]
     if isinstance(score, FidelityScore):
         lines.append(errors_line(score))
@@ -20,6 +32,7 @@ def explain(score: Score, bound: Bound, because: str, control: Control | None = 
     if isinstance(score, FaithfulnessScore) and score.degenerate:
         lines.append(f"without variance (FE counted as 0): {score.degenerate} of {len(score)} images")
     lines += [control_line(score, control)] if control else []
+    lines += [f"likely: {cause}" for cause in diagnose(score, beside or {})]
     lines.append(circumstances(score))
     lines.append(f"reproduce: {reproduce(score)}")
     return "\n  ".join(line for line in lines if line)

@@ -125,13 +125,12 @@ def reseeded(seeds: int, store: Path) -> dict[str, Any]:
     for name, methods in MODELS.items():
         subject = xa.load_model(name, "scenes", device="cpu")
         images = bundled_images(subject.card)
-        batch = [images[i] for i in range(len(images))]
-        stacked = torch.stack([one.image for one in batch])
+        stacked = torch.stack([images[i].image for i in range(len(images))])  # read once
         kept = [stored(subject, stacked, images.ids, method) for method in methods]
         for seed in range(seeds):
             if str(seed) in done.get(name, {}):
                 continue
-            ev, row = Evaluation(subject, images, seed=seed), {}
+            ev, row = Evaluation(subject, stacked, image_ids=list(images.ids), seed=seed), {}
             for method in [*kept, xa.method("random")]:
                 score = ev.attribution_fidelity(method, perturbation="gaussian_noise", fraction=0.05)
                 row[method.name] = {

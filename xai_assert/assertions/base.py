@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from xai_assert.evaluation import Evaluation
@@ -58,15 +58,16 @@ def settle(
     *,
     control: Control | None = None,
     evidence: Sequence[Kept] = (),
+    beside: Mapping[str, Score] | None = None,
 ) -> None:
-    """Judge, record, and raise with the explanation if it did not pass."""
+    """Judge, record, and raise with the explanation if it did not pass; `beside` may tell why."""
     __tracebackhide__ = True
     verdict = judge(score, bound, control)
     contest = record.contest_record(verdict.contest)
     gate = record.gate_record(score.metric, str(bound), verdict.outcome, verdict.because, **contest)
     record.add(lambda: record.make_record({score.metric: score}, [gate], verdict.outcome, pictures=list(evidence)))
     if verdict.outcome != "pass":
-        raise failure(score, explain(score, bound, verdict.because, control), evaluation)
+        raise failure(score, explain(score, bound, verdict.because, control, beside), evaluation)
 
 
 def failure(score: Score, text: str, evaluation: Evaluation | None) -> AssertionError:

@@ -11,10 +11,11 @@ from xai_assert.assertions.base import hold, settle
 from xai_assert.batching import Samples
 from xai_assert.early import stopping
 from xai_assert.evaluation import EvaluationOptions
-from xai_assert.metrics import FaithfulnessScore, FidelityScore
+from xai_assert.metrics import FaithfulnessCell, FaithfulnessScore, FidelityScore
 from xai_assert.metrics.faithfulness import GROUPS, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference
 from xai_assert.perturbations import Perturbation
+from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.reporting import record
 from xai_assert.scores import Subjectlike, as_evaluation, attribution_fidelity, faithfulness_estimate
 from xai_assert.verdicts import Bound
@@ -79,8 +80,10 @@ def assert_attribution_fidelity(
     )
     with stopping(evaluation, method, bound, measure):
         score = measure(method)
+        known = evaluation.has_measured(method, FaithfulnessCell(as_perturbation(perturbation)))
         seen = evaluation.take_evidence(method, perturbation, fraction)
-        settle(score, bound, evaluation, control=measure, evidence=seen)
+        fe = {"fe": faithfulness_estimate(evaluation, method, perturbation=perturbation)} if known else {}
+        settle(score, bound, evaluation, control=measure, evidence=seen, beside=fe)
     return score
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_assert.attributions.controls import edges
 from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.prepared import Measured, Prepared
@@ -74,9 +75,11 @@ def measure(batch: Prepared, perturb: Perturbed, fraction: float, seen: list[See
     What the network was shown is left in `seen`, for those who want to look.
     """
     measured: Measured = {"floor": batch.floor, "spread": batch.task.spread(batch.clean)}
+    relevant, irrelevant = batch.ranking.masks(fraction)
+    measured["edge_overlap"] = edge_overlap(relevant, edges(batch.subject, batch.images, batch.target))
     if batch.truth is not None:
         measured["clean_error"] = batch.task.truth_error(batch.clean, batch.truth)
-    for side, mask in zip(("relevant", "irrelevant"), batch.ranking.masks(fraction), strict=True):
+    for side, mask in (("relevant", relevant), ("irrelevant", irrelevant)):
         perturbed = perturb(mask)
         prediction = batch.predict(perturbed)
         if seen is not None:
@@ -102,6 +105,21 @@ def errors(measured: Measured, reference: Reference) -> tuple[Tensor, Tensor, Te
         return measured["relevant_truth_error"], measured["irrelevant_truth_error"], responsive
     relevant, irrelevant = (e.where(e > measured["floor"], torch.zeros_like(e)) for e in changes)
     return relevant, irrelevant, responsive
+
+
+def edge_overlap(relevant: Tensor, edges: Tensor) -> Tensor:
+    """Share of the relevant pixels (mask (B, 1, H, W)) that are among as many strongest edges (B, H, W); (B,).
+
+    0 for a picture without edges.
+
+    >>> relevant = torch.tensor([[[[True, True], [False, False]]]])
+    >>> edge_overlap(relevant, torch.tensor([[[3.0, 0.0], [2.0, 1.0]]])).tolist()
+    [0.5]
+    """
+    flat = relevant.flatten(1)
+    count = int(flat[0].sum())
+    strongest = edges.flatten(1).topk(count, dim=1)
+    return (flat.gather(1, strongest.indices) & (strongest.values > 0)).sum(1) / count
 
 
 def sign_agreement(attribution: Tensor, step: Tensor) -> Tensor:

@@ -56,9 +56,7 @@ class LocalizationCell(Cell):
     def _of(self, batch: Prepared) -> Tensor:
         """The masks of a batch (B, H, W), checked."""
         if isinstance(self.masks, Tensor):
-            if batch.positions.stop > len(self.masks):
-                raise ValueError(f"masks has {len(self.masks)} masks, there are more images; give one for each")
-            masks = self.masks[batch.positions.start : batch.positions.stop]
+            masks = self.masks[list(batch.positions)]
         else:
             missing = [str(i) for i in batch.image_ids if i not in self.masks]
             if missing:

@@ -36,7 +36,7 @@ class Prepared:
     subject: Subject
     method: Method
     seed: int
-    positions: range
+    positions: tuple[int, ...]
 
     images: Tensor
     image_ids: tuple[ImageId, ...]
@@ -95,7 +95,7 @@ def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | 
         subject,
         method,
         seed,
-        range(batch.start, batch.start + len(batch)),
+        batch.positions,
         images,
         batch.ids,
         functools.partial(predicted, subject, task.read),

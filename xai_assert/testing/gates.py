@@ -242,7 +242,7 @@ class GateCheck:
         first = red[0]
         score, metric = scores[first.gate.metric], registry.metrics.get(first.gate.metric)
         control = self._control(metric.name) if metric.about == "explanation" else None
-        text = explain(score, first.gate.bound, first.because, control)
+        text = explain(score, first.gate.bound, first.because, control, scores)
         text += "".join(f"\n  also: {j.gate.metric} {j.because}" for j in red[1:])
         text += f"\n  gate: {first.gate.reason}" if first.gate.reason else ""
         return failure(score, text, self.evaluation if metric.about == "explanation" else None)
