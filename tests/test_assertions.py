@@ -48,7 +48,7 @@ def test_a_planted_wrong_map_fails_with_all_that_is_needed(subject):
     assert lines[3].startswith("  control on the same images: random ")
     assert lines[4].startswith("  likely: inverted? ")
     assert lines[5].startswith("  seed 0; errors against the prediction; weights as given (")
-    assert lines[5] == (
+    assert lines[6] == (
         "  reproduce: xa.attribution_fidelity(subject, inverse, images, perturbation='gaussian_noise', "
         "fraction=0.05, reference='prediction', aggregate='image', asr='relevant', seed=0)"
     )

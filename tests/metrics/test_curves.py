@@ -159,6 +159,12 @@ def test_bad_parameters_are_refused(call, text, model):
         call(model)
 
 
+@pytest.mark.parametrize("fractions", [[0.1, 0.1], [0.1, "a"]], ids=["twice", "text"])
+def test_fractions_that_are_not_different_numbers_are_refused(fractions, model):
+    with pytest.raises(ValueError, match="fractions must be numbers that differ from each other, not"):
+        xa.road(model, truth, IMAGES, fractions=fractions, **CARD)
+
+
 def test_one_fraction_alone_is_refused(model):
     with pytest.raises(TypeError, match=r"fractions must be a list of numbers, not 0\.1"):
         xa.road(model, truth, IMAGES, fractions=0.1, **CARD)

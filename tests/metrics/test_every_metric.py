@@ -199,7 +199,9 @@ def test_a_map_that_ranks_nothing_is_refused(name):
     def constant(model, images, target):
         return torch.ones_like(images[:, 0])
 
-    with pytest.raises(xa.DegenerateHeatmapError, match=r"the heatmap of constant is constant for (4 of 4|5 of 5) images"):
+    with pytest.raises(
+        xa.DegenerateHeatmapError, match=r"the heatmap of constant is constant for (4 of 4|5 of 5) images"
+    ):
         measure(name, method=constant)
 
 

@@ -58,6 +58,9 @@ def as_fractions(fractions: Any) -> tuple[float, ...]:
     """Several fractions, in order; one alone is refused."""
     if isinstance(fractions, str) or not isinstance(fractions, Sequence):
         raise TypeError(f"fractions must be a list of numbers, not {fractions!r}")
+    numbers = all(isinstance(fraction, int | float) for fraction in fractions)
+    if not numbers or len(set(fractions)) < len(fractions):
+        raise ValueError(f"fractions must be numbers that differ from each other, not {list(fractions)!r}")
     return tuple(sorted(fractions))
 
 

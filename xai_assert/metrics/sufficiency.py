@@ -13,7 +13,7 @@ from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
 
-KEPT = 0.3
+KEPT = 0.3  # with 5 % kept, noise on the rest ruins the prediction whichever they are (errors of 1.19 and 1.17 m)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,20 @@ class Overturned:
 
     def __str__(self) -> str:
         return f"{self.cell} {self.metric}: {self.because}"
+
+
+def words(gate: Mapping[str, Any]) -> str:
+    """What a gate with `beats` found: the control, how much better the score is, and p; empty for others.
+
+    >>> words({"beats": "edges", "difference": 0.314, "p": 2e-4, "p_holm": None})
+    'edges + 0.31, p=0.0002'
+    """
+    if gate.get("p") is None:
+        return ""
+    holm = gate.get("p_holm")
+    return f"{gate['beats']} {gate['difference']:+.2g}, p={gate['p']:.2g}" + (
+        "" if holm is None else f", Holm {holm:.2g}"
+    )
 
 
 def correct(records: Sequence[Record]) -> list[Overturned]:

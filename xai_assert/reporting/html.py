@@ -16,7 +16,7 @@ import jinja2
 from PIL import Image
 
 from xai_assert.attributions.controls import CONTROLS
-from xai_assert.reporting import fillers
+from xai_assert.reporting import family, fillers
 from xai_assert.reporting.pictures import CAPTIONS, TILE
 from xai_assert.reporting.terminal import fell
 
@@ -166,6 +166,7 @@ def _cell(
                 for key in ("metric", "bound", "outcome", "because", "reason", "until")
                 if gate.get(key)
             }
+            | {"beats": family.words(gate)}
             for gate in record["gates"]
         ],
         "regression": regression,

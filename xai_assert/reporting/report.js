@@ -226,7 +226,7 @@
     open = cell;
     const gates = cell.gates.map((gate) => h("div", { class: "gate" }, h("p", {}, badge(gate.outcome || "report")), h("div", {},
       h("p", {}, h("strong", {}, title(gate.metric)), " ", h("code", {}, gate.bound || "")),
-      gate.because && h("p", {}, gate.because), gate.reason && h("p", { class: "quiet" }, gate.reason), gate.until && h("p", { class: "quiet" }, `waived until ${gate.until}`))));
+      gate.because && h("p", {}, gate.because), gate.beats && h("p", {}, "against " + gate.beats), gate.reason && h("p", { class: "quiet" }, gate.reason), gate.until && h("p", { class: "quiet" }, `waived until ${gate.until}`))));
     const said = cell.marks.map((mark) => {
       const key = Object.keys(marks).find((name) => mark.startsWith(name));
       return h("p", {}, h("strong", {}, mark), key ? ". " + marks[key] : "");

@@ -161,7 +161,8 @@ def sufficiency(
 
     Args:
         subject, method, images, perturbation, **options: as for `attribution_fidelity`.
-        fraction: of the pixels that are kept, above 0 and at most 0.5.
+        fraction: of the pixels that are kept, above 0 and at most 0.5. Where everything else is lost, a few kept pixels
+            hardly count, whichever they are: small fractions tell little.
 
     Raises:
         What `attribution_fidelity` raises.
