@@ -64,9 +64,9 @@ def reseeded(seeds: dict[str, Any]) -> str:
             rows = [run[method] for run in runs.values()]
             af = [row["af"] for row in rows]
             if method == "random":
-                red = sum(abs(row["bias"]) > 3 for row in rows)
+                red = sum(abs(row["bias"]) > 4 for row in rows)
                 most = max(abs(row["bias"]) for row in rows)
-                words_of_red = f"{red} beyond 3 standard errors, the furthest {most:.2f}"
+                words_of_red = f"{red} beyond the gate's 4 standard errors, the furthest {most:.2f}"
             else:
                 words_of_red = str(sum(bool(row["red"]) for row in rows))
             mean = sum(af) / len(af)

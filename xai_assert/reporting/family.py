@@ -38,14 +38,13 @@ def words(gate: Mapping[str, Any]) -> str:
     """What a gate with `beats` found: the control, how much better the score is, and p; empty for others.
 
     >>> words({"beats": "edges", "difference": 0.314, "p": 2e-4, "p_holm": None})
-    'edges + 0.31, p=0.0002'
+    'edges +0.31, p=0.0002'
     """
     if gate.get("p") is None:
         return ""
-    holm = gate.get("p_holm")
-    return f"{gate['beats']} {gate['difference']:+.2g}, p={gate['p']:.2g}" + (
-        "" if holm is None else f", Holm {holm:.2g}"
-    )
+    adjusted = gate.get("p_holm")
+    after = "" if adjusted is None else f", Holm {adjusted:.2g}"
+    return f"{gate['beats']} {gate['difference']:+.2g}, p={gate['p']:.2g}{after}"
 
 
 def correct(records: Sequence[Record]) -> list[Overturned]:
