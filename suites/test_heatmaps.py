@@ -1,7 +1,7 @@
 """Are the heatmaps still those that somebody looked at and accepted? Models of the run x saliency, rollout.
 
 Record those of your model with --snapshot-update (docs/snapshots.md); until then its tests are skipped. The networks
-that come with the project have theirs in `__snapshots__/bundled` beside this file, which is only ever read.
+that come with the project have theirs in `heatmaps/` beside this file, which is only ever read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xai_assert.stored_heatmap import StoredHeatmap, compare
 from xai_assert.subject import Subject
 
 IMAGES = 2
-SHIPPED = Path(__file__).parent / "__snapshots__" / "bundled"
+SHIPPED = Path(__file__).parent / "heatmaps"
 
 
 @pytest.mark.xai  # so it runs for every model of the run

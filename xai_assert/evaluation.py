@@ -119,7 +119,8 @@ class Evaluation:
     def plan(self, method: Any, cells: Iterable[Cell]) -> None:
         """Have these cells computed together with the first one that is asked of the method."""
         wanted = as_method(method)
-        self._planned[wanted.key].update({cell.key: cell for cell in cells})
+        for cell in cells:
+            self._planned[wanted.key].setdefault(cell.key, cell)
 
     def shuffle(self) -> None:
         """Visit the images in a random order from now on, so that one may stop early.
@@ -223,7 +224,7 @@ class Evaluation:
         return self.source.batch(position, position + 1).images[0]
 
     def _measured(self, method: Method, cell: Cell) -> Found:
-        self._planned[method.key][cell.key] = cell
+        cell = self._planned[method.key].setdefault(cell.key, cell)
         done = self._outcomes[method.key]
         if not self._asking and self._is_open(method, cell.key):
             self._check_state()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
+import xai_assert
 from xai_assert import registry
 from xai_assert.diagnoses import diagnose
 from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
@@ -11,6 +13,18 @@ from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.reporting import record
 from xai_assert.verdicts import Bound, Control
 
+CALLS = {  # the public function of a metric that has another name, and what its provenance does not say
+    "af": ("attribution_fidelity", ""),
+    "asr": ("attribution_fidelity", ""),
+    "fe": ("faithfulness_estimate", ""),
+    "fe_cumulative": ("faithfulness_estimate", ""),
+    "infidelity_raw": ("infidelity", ", normalize=False"),
+    **{
+        f"localization_{kind}": ("localization", f", masks=masks, kind={kind!r}")
+        for kind in ("mass", "rank", "pointing")
+    },
+}
+GIVEN = ("subject", "method", "images", "task", "unit")
 NAMES = {"af": "AF", "asr": "ASR", "fe": "FE", "fe_cumulative": "cumulative FE"}
 
 
@@ -103,9 +117,14 @@ def reproduce(score: Score) -> str:
     about = score.provenance
     if "method" not in about:
         return f"xa.assert_score(score, ...) with the Score of {score.metric!r}"
-    function = "attribution_fidelity" if isinstance(score, FidelityScore) else "faithfulness_estimate"
-    names = ("perturbation", "fraction", "reference", "aggregate", "asr", "groups", "mode", "seed")
-    arguments = ", ".join(f"{name}={about[name]!r}" for name in names if name in about)
+    function, more = CALLS.get(score.metric, (score.metric, ""))
+    if function not in xai_assert.__all__:  # a metric of the caller's
+        return f"xa.registry.metrics.get({score.metric!r}).measure(evaluation, ...)"
+    known = [*inspect.signature(getattr(xai_assert, function)).parameters, "seed"]
+    arguments = ", ".join(
+        [f"{name}={about[name]!r}" for name in known if about.get(name) is not None and name not in GIVEN]
+    )
+    arguments += more
     named = about["method"].partition("(")[0] in registry.methods.names()
     method = repr(about["method"]) if named else about["method"]  # a callable of the caller's goes by its own name
     return f"xa.{function}(subject, {method}, images, {arguments})"

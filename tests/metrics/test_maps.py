@@ -99,6 +99,26 @@ def test_masks_follow_their_images_in_any_batch():
     assert torch.equal(found[0], found[2])
 
 
+def test_masks_that_were_written_on_are_other_masks():
+    ev, masks = xa.Evaluation(MODEL, IMAGES, task="depth"), MASKS.clone()
+    before = xa.localization(ev, "edges", masks=masks)
+    masks[0] = ~masks[0]
+    after = xa.localization(ev, "edges", masks=masks)
+    assert after.values[0] == pytest.approx(1 - before.values[0].item())
+    assert after.provenance["masks"] != before.provenance["masks"]
+
+
+def test_masks_follow_their_images_when_these_are_visited_in_random_order():
+    images, masks, model = draw(12, 3, 4, 4), draw(12, 4, 4, seed=2) > 0, Pixelwise(draw(3, 4, 4))
+    found = xa.localization(model, "edges", images, masks=masks, task="depth")
+    ev = xa.Evaluation(model, images, task="depth")
+    ev.shuffle()
+    shuffled = xa.localization(ev, "edges", masks=masks)
+    assert shuffled.image_ids != found.image_ids
+    by_id = dict(zip(found.image_ids, found.values.tolist(), strict=True))
+    assert shuffled.values.tolist() == pytest.approx([by_id[i] for i in shuffled.image_ids])
+
+
 def test_the_right_map_is_told_from_the_wrong_one():
     images, masks = draw(12, 3, 4, 4), torch.zeros(12, 4, 4, dtype=torch.bool)
     masks[:, :2] = True
@@ -125,12 +145,24 @@ def test_a_random_map_gets_the_masks_share():
         (torch.stack([MASKS[0], torch.zeros(2, 2, dtype=torch.bool)]), ValueError, "images b is empty"),
         (torch.stack([torch.ones(2, 2, dtype=torch.bool), MASKS[0]]), ValueError, "images a is full"),
         (MASKS[:1], ValueError, "masks has 1 masks for 2 images"),
-        (torch.ones(2, 3, 3) > 0, ValueError, r"masks are \(3, 3\), the images \(2, 2\)"),
+        (torch.ones(2, 3, 3) > 0, ValueError, r"that of image a is \(3, 3\), the image \(2, 2\)"),
+        ({"a": MASKS[0], "b": torch.ones(3, 3) > 0}, ValueError, r"that of image b is \(3, 3\), the image \(2, 2\)"),
+        (torch.full((2, 2, 2), 0.3), ValueError, "that of image a holds other values than true and false"),
         (MASKS[0], ValueError, r"masks must be \(n, H, W\), not \(2, 2\)"),
         ({"a": MASKS[0]}, ValueError, "masks has none for the images b"),
         ([MASKS], TypeError, "masks must be a tensor"),
     ],
-    ids=["empty", "full", "too few", "another size", "one alone", "an id missing", "a list"],
+    ids=[
+        "empty",
+        "full",
+        "too few",
+        "another size",
+        "one of another size",
+        "soft",
+        "one alone",
+        "an id missing",
+        "a list",
+    ],
 )
 def test_bad_masks_are_refused(masks, error, text):
     with pytest.raises(error, match=text):

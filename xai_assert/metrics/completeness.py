@@ -49,8 +49,9 @@ class CompletenessCell(Cell):
         return {"gap": gap(total, batch.clean_target, reference), "change": batch.clean_target - reference}
 
     def about(self) -> dict[str, Any]:
-        plain = self.baseline is None or isinstance(self.baseline, str)
-        return {"baseline": self.baseline or "the method's" if plain else "given"}
+        if self.baseline is None:  # the method says it
+            return {}
+        return {"baseline": self.baseline if isinstance(self.baseline, str) else "given"}
 
 
 COMPLETENESS = Metric(

@@ -12,7 +12,7 @@ from torch import Tensor
 from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.metric import Metric
-from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.metrics.prepared import FLOOR_FLOAT, Measured, Prepared
 from xai_assert.perturbations import Perturbation, Perturbed
 from xai_assert.randomness import ImageId, generator
 
@@ -45,7 +45,10 @@ class InfidelityCell(Cell):
 
     def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
         expected, change = explained_changes(batch, perturb, self.size, self.samples)
-        moved = change.where(change.abs() > batch.floor[:, None], torch.zeros_like(change))
+        # The target of unmoved output has the same bits, so its floor is that of float32 in any precision: in half
+        # precision the floor of maps would hide half of what an average of them does.
+        floor = FLOOR_FLOAT * batch.task.magnitude(batch.clean)[:, None]
+        moved = change.where(change.abs() > floor, torch.zeros_like(change))
         return {
             "infidelity": (expected - change).square().mean(1),
             "unexplained": unexplained(expected, moved),

@@ -5,9 +5,11 @@ Relevance mass and rank accuracy (Arras et al., 2003.07258), pointing game (Zhan
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,9 +38,19 @@ class LocalizationCell(Cell):
         if isinstance(self.masks, Tensor) and self.masks.ndim != 3:
             raise ValueError(f"masks must be (n, H, W), not {tuple(self.masks.shape)}")
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple[object, ...]:
-        return ("localization", id(self.masks))
+        """By content: a tensor that was written on is another."""
+        masks = {"": self.masks} if isinstance(self.masks, Tensor) else self.masks
+        digest = hashlib.sha256()
+        for name, mask in masks.items():
+            mask = torch.as_tensor(mask)
+            digest.update(f"{name} {mask.dtype} {tuple(mask.shape)}".encode())
+            digest.update(mask.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return ("localization", digest.hexdigest()[:16])
+
+    def about(self) -> dict[str, Any]:
+        return {"masks": self.key[1]}
 
     def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
         masks = self._of(batch).flatten(1)
@@ -48,24 +60,29 @@ class LocalizationCell(Cell):
         place = torch.arange(order.shape[1], device=order.device)
         return {
             "mass": (relevance * masks).sum(1) / relevance.sum(1),
-            "rank": (hits & (place < inside[:, None])).sum(1) / inside,
+            "rank": (hits & (place < inside[:, None])).sum(1).double() / inside,
             "pointing": hits[:, 0].double(),
             "share": masks.double().mean(1),  # what a random map is expected to get, of each kind
         }
 
     def _of(self, batch: Prepared) -> Tensor:
         """The masks of a batch (B, H, W), checked."""
+        size = tuple(batch.images.shape[2:])
         if isinstance(self.masks, Tensor):
-            masks = self.masks[list(batch.positions)]
+            given = list(self.masks[list(batch.positions)])
         else:
             missing = [str(i) for i in batch.image_ids if i not in self.masks]
             if missing:
                 raise ValueError(f"masks has none for the images {', '.join(missing[:5])}")
-            masks = torch.stack([torch.as_tensor(self.masks[i]) for i in batch.image_ids])
-        size = tuple(batch.images.shape[2:])
-        if tuple(masks.shape[1:]) != size:
-            raise ValueError(f"masks are {tuple(masks.shape[1:])}, the images {size}; resize them to the images")
-        masks = masks.to(batch.images.device, torch.bool)
+            given = [torch.as_tensor(self.masks[i]) for i in batch.image_ids]
+        for image_id, mask in zip(batch.image_ids, given, strict=True):
+            if tuple(mask.shape) != size:
+                raise ValueError(f"masks: that of image {image_id} is {tuple(mask.shape)}, the image {size}; resize it")
+            if not ((mask == 0) | (mask == 1)).all():
+                raise ValueError(
+                    f"masks: that of image {image_id} holds other values than true and false; threshold it"
+                )
+        masks = torch.stack(given).to(batch.images.device, torch.bool)
         share = masks.flatten(1).double().mean(1)
         for words, bad in (("empty: nothing could be hit", share == 0), ("full: nothing could miss", share == 1)):
             if bad.any():

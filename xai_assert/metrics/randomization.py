@@ -48,7 +48,12 @@ class RandomizationCell(Cell):
 
     @property
     def explanations(self) -> tuple[Method | None, ...]:
-        return (None,) * self.layers
+        return (None,) * self.shown
+
+    @property
+    def shown(self) -> int:
+        """How many layers are redrawn: a small model, once it is known, may have fewer than were asked for."""
+        return min([self.layers, *(len(redrawn.layers) for redrawn in self.copies.values())])
 
     def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
         module, before = batch.subject.module, batch.heatmap.flatten(1)
@@ -70,7 +75,7 @@ class RandomizationCell(Cell):
         }
 
     def about(self) -> dict[str, Any]:
-        return {"mode": self.mode, "layers": self.layers}
+        return {"mode": self.mode, "layers": self.shown}
 
 
 RANDOMIZATION = Metric(

@@ -11,9 +11,8 @@ from xai_assert.attributions.baselines import Baseline, split
 from xai_assert.batching import Samples
 from xai_assert.evaluation import EvaluationOptions
 from xai_assert.metrics.completeness import COMPLETENESS, CompletenessCell, baseline_of
-from xai_assert.metrics.infidelity import check_count
 from xai_assert.metrics.input_shift import INPUT_SHIFT, SHIFT, InputShiftCell
-from xai_assert.metrics.randomization import LAYERS, RANDOMIZATION, Order, RandomizationCell, layers_of
+from xai_assert.metrics.randomization import LAYERS, RANDOMIZATION, Order, RandomizationCell
 from xai_assert.metrics.score import Score
 from xai_assert.scores.base import Subjectlike, as_evaluation
 from xai_assert.scores.named import register_cell
@@ -94,10 +93,7 @@ def randomization_sensitivity(
         >>> randomization_sensitivity(nn.Conv2d(3, 1, 1), "edges", torch.rand(4, 3, 8, 8), task="depth").value
         0.0
     """
-    check_count("layers", layers)
-    evaluation = as_evaluation(subject, images, options)
-    cell = RandomizationCell(mode, max(1, min(layers, len(layers_of(evaluation.subject.module)))))
-    return evaluation.score(method, cell, RANDOMIZATION)
+    return as_evaluation(subject, images, options).score(method, RandomizationCell(mode, layers), RANDOMIZATION)
 
 
 def input_shift(
