@@ -93,7 +93,7 @@ def test_images_that_do_not_respond_are_a_failure_whatever_the_bound():
     blind = xa.describe(Blind(), name="blind", task="depth", mean=[0.5] * 3, std=[0.25] * 3)
     with pytest.raises(AssertionError) as caught:
         xa.assert_attribution_fidelity(blind, "random", IMAGES, min_af=-1)
-    words = "unresponsive: neither region moves the prediction on 12 of 12 images; raise the strength"
+    words = "unresponsive: nothing that was perturbed moves the prediction on 12 of 12 images; raise the strength"
     assert words in lines_of(caught)[0]
 
 
@@ -146,3 +146,32 @@ def test_lower_is_better_says_above():
 def test_an_evaluation_stands_in_place_of_subject_and_images(subject):
     ev = xa.Evaluation(subject, IMAGES)
     assert xa.assert_attribution_fidelity(ev, "saliency", min_af=0.5).value > 0.5
+
+
+DEAD = {  # a perfect score, or one on the bound, of a model that ignores its input
+    "insertion_auc": lambda ev: xa.assert_insertion_auc(ev, "edges", max_auc=0.1),
+    "deletion_auc": lambda ev: xa.assert_deletion_auc(ev, "edges", min_auc=0.0),
+    "srg": lambda ev: xa.assert_srg(ev, "edges", min_srg=0.0),
+    "road": lambda ev: xa.assert_road(ev, "edges", min_road=0.0),
+    "sufficiency": lambda ev: xa.assert_sufficiency(ev, "edges", min_sufficiency=0.0),
+    "faithfulness": lambda ev: xa.assert_faithfulness_estimate(ev, "edges", min_fe=0.0),
+    "infidelity": lambda ev: xa.assert_infidelity(ev, "edges", max_infidelity=1.0),
+}
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_a_dead_model_passes_no_gate(name):
+    with pytest.raises(AssertionError, match=r"unresponsive: nothing that was perturbed moves the .* on 12 of 12"):
+        DEAD[name](xa.Evaluation(Blind(), IMAGES, task="depth"))
+
+
+def test_the_worst_images_are_those_with_the_highest_score_where_lower_is_better(subject):
+    with pytest.raises(AssertionError) as caught:
+        xa.assert_insertion_auc(subject, "random", IMAGES, beats="saliency")
+    worst, value = caught.value.score.worst(1)[0]
+    assert lines_of(caught)[1].startswith(f"  worst images: {worst} {value:.3f}")
+
+
+def test_a_score_without_perturbation_is_under_none(subject):
+    with pytest.raises(AssertionError, match="sparseness of pixelwise / edges is "):
+        xa.assert_sparseness(subject, "edges", IMAGES, min_sparseness=0.99)

@@ -7,6 +7,7 @@ from known_models import Counting, Pixelwise
 import xai_assert as xa
 from xai_assert.batching import ImageSource
 from xai_assert.early import ShuffledSource
+from xai_assert.verdicts import Bound, judge
 
 IMAGES = torch.randn(80, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 WEIGHTS = torch.linspace(0.1, 2, 64).reshape(8, 8).expand(3, 8, 8)
@@ -32,6 +33,36 @@ def test_a_clear_pass_ends_early_and_costs_accordingly():
     # per image one clean forward, two perturbed and one for the gradient; batches of 4 that are finished
     assert model.forwards <= 5 * (len(score) + 4)
     assert score.provenance["images"] == 80
+
+
+def test_several_cells_of_one_evaluation_may_end_early():
+    ev = xa.Evaluation(subject(), IMAGES, batch_size=4)
+    first, second = early(what=ev), early(what=ev, fraction=0.1)
+    assert len(first) < 80
+    assert len(second) < 80
+    assert torch.equal(early(what=ev).values, first.values)
+    assert torch.equal(second.values, early(fraction=0.1).values)
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.4, "fail"), (0.6, "pass")])
+def test_how_many_images_respond_is_decided_with_the_same_certainty(share, wrong):
+    """Of 300 images 40 % (60 %) do not respond: whatever the order, hardly any run may say the contrary early."""
+    values = torch.zeros(300, dtype=torch.float64)
+    values[: int(300 * (1 - share))] = 1.0
+    bound = Bound(min=0.1, confidence=0.95, label="_af", early=True)
+    outcomes = []
+    for seed in range(100):
+        order = torch.randperm(300, generator=torch.Generator().manual_seed(seed))
+        score = xa.Score(
+            values[order],
+            tuple(range(300)),
+            "mine",
+            range=(-1.0, 1.0),
+            details={"responsive": (values[order] > 0).double()},
+        )
+        outcomes.append(judge(score, bound).outcome)
+    assert outcomes.count(wrong) <= 11  # 5 expected at most, with a standard deviation of 2.2: 3 of them beside
+    assert set(outcomes) - {wrong, "undecided"}
 
 
 def test_the_size_of_a_batch_changes_nothing():

@@ -54,6 +54,16 @@ def expected(meter, photographs):
     return all_scores(meter, photographs, IDS, 16)
 
 
+def test_weights_that_were_written_on_are_noticed_for_what_was_measured_already_too():
+    model = Squares(draw(3, 4, 4))
+    ev = xa.Evaluation(model, draw(3, 3, 4, 4), task="depth")
+    ev.attribution_fidelity("edges", fraction=0.2)
+    with torch.no_grad():
+        model.weights.mul_(2)
+    with pytest.raises(ValueError, match="changed since this Evaluation measured its first score"):
+        ev.attribution_fidelity("edges", fraction=0.2)
+
+
 class TestInvariance:
     @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
     def test_batch_size(self, meter, photographs, expected, batch_size):

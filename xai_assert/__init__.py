@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xai_assert.assertions import assert_complexity as assert_complexity
     from xai_assert.assertions import assert_deletion_auc as assert_deletion_auc
     from xai_assert.assertions import assert_faithfulness_estimate as assert_faithfulness_estimate
+    from xai_assert.assertions import assert_fidelity_curve as assert_fidelity_curve
     from xai_assert.assertions import assert_infidelity as assert_infidelity
     from xai_assert.assertions import assert_input_shift as assert_input_shift
     from xai_assert.assertions import assert_insertion_auc as assert_insertion_auc
@@ -64,11 +65,13 @@ if TYPE_CHECKING:
     from xai_assert.perturbations import register_perturbation as register_perturbation
     from xai_assert.reporting.baseline import assert_no_regression as assert_no_regression
     from xai_assert.reporting.baseline import compare as compare
+    from xai_assert.scores import FidelityCurve as FidelityCurve
     from xai_assert.scores import attribution_fidelity as attribution_fidelity
     from xai_assert.scores import completeness as completeness
     from xai_assert.scores import complexity as complexity
     from xai_assert.scores import deletion_auc as deletion_auc
     from xai_assert.scores import faithfulness_estimate as faithfulness_estimate
+    from xai_assert.scores import fidelity_curve as fidelity_curve
     from xai_assert.scores import infidelity as infidelity
     from xai_assert.scores import input_shift as input_shift
     from xai_assert.scores import insertion_auc as insertion_auc
@@ -97,6 +100,7 @@ _HOMES = {
         "assert_complexity",
         "assert_deletion_auc",
         "assert_faithfulness_estimate",
+        "assert_fidelity_curve",
         "assert_infidelity",
         "assert_input_shift",
         "assert_insertion_auc",
@@ -130,11 +134,13 @@ _HOMES = {
     "perturbations": ("Perturbation", "perturbation", "register_perturbation"),
     "reporting.baseline": ("assert_no_regression", "compare"),
     "scores": (
+        "FidelityCurve",
         "attribution_fidelity",
         "completeness",
         "complexity",
         "deletion_auc",
         "faithfulness_estimate",
+        "fidelity_curve",
         "infidelity",
         "input_shift",
         "insertion_auc",

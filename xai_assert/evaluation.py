@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ from xai_assert.randomness import ImageId
 from xai_assert.registry import models
 from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
+
+
+class NotYetMeasured(Exception):
+    """An early gate asked for a cell that the images measured so far do not have."""
+
 
 Found = tuple[tuple[ImageId, ...], Measured]  # of these images
 Enough = Callable[[Method], int | None]
@@ -108,6 +114,7 @@ class Evaluation:
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Found | Failure]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
+        self._marks: list[tuple[int, int]] | None = None  # cheap signs that no tensor of the module was written on
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
@@ -226,8 +233,12 @@ class Evaluation:
     def _measured(self, method: Method, cell: Cell) -> Found:
         cell = self._planned[method.key].setdefault(cell.key, cell)
         done = self._outcomes[method.key]
-        if not self._asking and self._is_open(method, cell.key):
-            self._check_state()
+        if self._asking and cell.key not in done:
+            raise NotYetMeasured(f"{cell.key} of {method}")
+        to_run = not self._asking and self._is_open(method, cell.key)
+        if not self._asking:
+            self._check_state(measured=not to_run)
+        if to_run:
             todo = [c for key, c in self._planned[method.key].items() if self._is_open(method, key)]
             try:
                 self._run(method, todo)
@@ -253,12 +264,24 @@ class Evaluation:
         self._asking = True
         try:
             wanted = self.enough(method)
+        except NotYetMeasured:
+            return None
         finally:
             self._asking = False
         return wanted if wanted is not None and wanted <= count else None
 
-    def _check_state(self) -> None:
-        """All scores of an evaluation are of the same weights on the same device."""
+    def _check_state(self, *, measured: bool) -> None:
+        """All scores of an evaluation are of the same weights on the same device.
+
+        For what was measured already only signs that cost nothing are looked at: where the tensors lie, and how often
+        they were written on.
+        """
+        tensors = itertools.chain(self.subject.module.parameters(), self.subject.module.buffers())
+        # tensors of inference mode count no versions, and nobody writes on them outside of it
+        marks = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if measured and marks == self._marks:
+            return
+        self._marks = marks
         now = (self.subject.fingerprint(), str(self.subject.device))
         if self._state not in (None, now):
             raise ValueError(

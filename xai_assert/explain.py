@@ -57,7 +57,7 @@ def headline(score: Score) -> str:
     about = score.provenance
     name = NAMES.get(score.metric, score.metric)
     what = f" of {about['model']} / {about['method']}" if "model" in about and "method" in about else ""
-    under = f" under {about['perturbation']}" if "perturbation" in about else ""
+    under = f" under {about['perturbation']}" if about.get("perturbation") else ""
     at = f" at {100 * about['fraction']:.3g}%" if "fraction" in about else ""
     unit = f" {score.unit}" if score.unit else ""
     count = "" if whole_set(score) else f" on {len(score)} image{'s' * (len(score) != 1)}"
@@ -74,6 +74,8 @@ def images_line(score: Score, bound: Bound) -> str:
     if whole_set(score):
         return ""
     above = bound.max is not None and (bound.min is None or score.value > bound.max)
+    if bound.min is None and bound.max is None:
+        above = not score.higher_is_better
     limit, word = (bound.max, "above") if above else (bound.min, "below")
     order = score.values.argsort(descending=above, stable=True)[:3].tolist()
     worst = ", ".join(f"{score.image_ids[i]} {float(score.values[i]):.3f}" for i in order)

@@ -137,8 +137,16 @@ class Identity:
 
 
 def parameters_key(parameters: dict[str, Any]) -> tuple[Any, ...]:
-    """A key for a cache: plain values by value, everything else by identity."""
-    return tuple((k, v if isinstance(v, PLAIN) else Identity(v)) for k, v in sorted(parameters.items()))
+    """A key for a cache: plain values by value, everything else by identity, tensors also by version."""
+    keys = ((k, v if isinstance(v, PLAIN) else (Identity(v), version(v))) for k, v in sorted(parameters.items()))
+    return tuple(keys)
+
+
+def version(value: Any) -> Any:
+    """How often a tensor was written on, of a list or tuple of each in it; 0 for anything else."""
+    if isinstance(value, list | tuple):
+        return tuple(map(version, value))
+    return 0 if getattr(value, "is_inference", lambda: False)() else getattr(value, "_version", 0)
 
 
 def keywords(function: Callable[..., Any], *, skip: int, given: Iterable[str]) -> set[str] | None:

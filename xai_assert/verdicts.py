@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from xai_assert.attributions import method as as_method
-from xai_assert.metrics import FidelityScore, Score
+from xai_assert.metrics import FaithfulnessScore, FidelityScore, Score
 from xai_assert.sequences import confidence_sequence
 from xai_assert.significance import FEWEST_SIGNS as FEWEST_SIGNS
 from xai_assert.significance import holm as holm
@@ -119,7 +120,7 @@ class Verdict:
 def judge(score: Score, bound: Bound, control: Control | None = None) -> Verdict:
     """Compare a score with its bound; the worst of several findings counts.
 
-    A fidelity that hardly any image responded to fails whatever its number.
+    A score that hardly any image responded to fails whatever its number: of a dead model every error is 0.
 
     Args:
         score: to judge.
@@ -136,11 +137,13 @@ def judge(score: Score, bound: Bound, control: Control | None = None) -> Verdict
     'below min=0.500 (by 0.125)'
     """
     __tracebackhide__ = True
-    if isinstance(score, FidelityScore) and 2 * score.unresponsive > len(score):
-        words = f"unresponsive: neither region moves the prediction on {score.unresponsive} of {len(score)} images"
-        return Verdict("fail", f"{words}; raise the strength or the fraction")
     if bound.early:
         return _early_verdict(score, bound)
+    responsive = responsive_of(score)
+    if responsive is not None and 2 * responsive.sum() < len(score):
+        count = len(score) - int(responsive.sum())
+        words = f"unresponsive: nothing that was perturbed moves the prediction on {count} of {len(score)} images"
+        return Verdict("fail", f"{words}; raise the strength or the fraction")
     findings = [_limit(score, bound, side) for side in ("min", "max") if getattr(bound, side) is not None]
     contest = _contest(score, bound, control) if bound.beats else None
     if contest and not contest.won:
@@ -153,9 +156,21 @@ def judge(score: Score, bound: Bound, control: Control | None = None) -> Verdict
     return Verdict("pass", contest=contest)
 
 
+def responsive_of(score: Score) -> Tensor | None:
+    """Which images responded to a perturbation at all, (n,) float64; None for a score that perturbs nothing."""
+    if isinstance(score, FidelityScore):
+        return score.responsive.double()
+    if isinstance(score, FaithfulnessScore):
+        return (~score.constant).double()
+    found = score.details.get("responsive")
+    return None if found is None else found.double()
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a confidence sequence says: after `count` images, with its interval there.
+
+    It fails as `unresponsive` where that many images not responding decided it.
 
     >>> Decision("pass", 12, (0.25, 0.75)).count
     12
@@ -164,13 +179,15 @@ class Decision:
     outcome: Outcome
     count: int
     interval: tuple[float, float]
+    unresponsive: bool = False
 
 
 def decide(score: Score, bound: Bound) -> Decision:
     """The first number of images, in the order of the score, after which an early bound is decided; else all.
 
     Looking after each image costs nothing in certainty, so neither the size of a batch nor images that were measured
-    beside change the verdict.
+    beside change the verdict. Where images may fail to respond, a second sequence asks whether half of them do; the two
+    share what certainty there is.
 
     Raises:
         ValueError: the metric's range is not known, or the score of the set is not the mean over the images.
@@ -185,14 +202,20 @@ def decide(score: Score, bound: Bound) -> Decision:
     if isinstance(score, FidelityScore) and score.aggregate != "image":
         raise ValueError("early needs aggregate='image': it follows the mean over the images")
     assert bound.confidence is not None
-    low, high = confidence_sequence(score.values.numpy(), score.range, bound.confidence)
+    responsive = responsive_of(score)
+    confidence = bound.confidence if responsive is None else 1 - (1 - bound.confidence) / 2
+    low, high = confidence_sequence(score.values.numpy(), score.range, confidence)
     least = -math.inf if bound.min is None else bound.min
     most = math.inf if bound.max is None else bound.max
     inside, beyond = (low >= least) & (high <= most), (high < least) | (low > most)
-    decided = np.flatnonzero(inside | beyond)
+    dead = np.zeros(len(score), bool)
+    if responsive is not None:
+        alive, ceiling = confidence_sequence(responsive.numpy(), (0.0, 1.0), confidence)
+        inside, dead = inside & (alive >= 0.5), ceiling < 0.5
+    decided = np.flatnonzero(inside | beyond | dead)
     at = int(decided[0]) if len(decided) else len(score) - 1
     outcome: Outcome = "undecided" if not len(decided) else "pass" if inside[at] else "fail"
-    return Decision(outcome, at + 1, (float(low[at]), float(high[at])))
+    return Decision(outcome, at + 1, (float(low[at]), float(high[at])), bool(dead[at]))
 
 
 def _early_verdict(score: Score, bound: Bound) -> Verdict:
@@ -207,6 +230,9 @@ def _early_verdict(score: Score, bound: Bound) -> Verdict:
     words = f"decided after {found.count} of {total} images ({interval})"
     if found.outcome == "pass":
         return Verdict("pass", words)
+    if found.unresponsive:
+        remedy = "raise the strength or the fraction"
+        return Verdict("fail", f"unresponsive: most predictions do not move; {words}; {remedy}")
     beyond = "below" if bound.min is not None and high < bound.min else "above"
     limit = f"min{bound.label}={bound.min:.3f}" if beyond == "below" else f"max{bound.label}={bound.max:.3f}"
     return Verdict("fail", f"{beyond} {limit}, {words}")

@@ -39,7 +39,7 @@ from xai_assert.verdicts import judge
 ROOT = Path(__file__).parents[2]
 ASKED = {  # by where the fault is: the suites that are about that
     "methods": ("test_methods_are_sound", "test_heatmaps"),
-    "models": ("test_model_is_sound", "test_heatmaps"),
+    "models": ("test_model_is_sound", "test_heatmaps", "test_fidelity"),
     "protocol": ("test_protocol_is_sound", "test_methods_are_sound"),
 }
 ALL = (

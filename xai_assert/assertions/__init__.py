@@ -9,6 +9,7 @@ from xai_assert.assertions.curves import (
     assert_sufficiency,
 )
 from xai_assert.assertions.fidelity import assert_attribution_fidelity, assert_faithfulness_estimate
+from xai_assert.assertions.af_curve import assert_fidelity_curve
 from xai_assert.assertions.maps import assert_complexity, assert_localization, assert_rank_agreement, assert_sparseness
 from xai_assert.assertions.sanity import assert_completeness, assert_input_shift, assert_randomization_sensitivity
 from xai_assert.assertions.stability import assert_infidelity, assert_max_sensitivity
@@ -19,6 +20,7 @@ __all__ = [
     "assert_complexity",
     "assert_deletion_auc",
     "assert_faithfulness_estimate",
+    "assert_fidelity_curve",
     "assert_infidelity",
     "assert_input_shift",
     "assert_insertion_auc",

@@ -56,10 +56,11 @@ class CurveCell(Cell):
         everything = error_after(batch, perturb, order)
         most = [error_after(batch, perturb, order[:, :count]) for count in counts]
         least = [error_after(batch, perturb, order[:, -count:]) for count in counts]
-        return {
+        curves = {
             "most": torch.stack([nothing, *most, everything], 1),
             "least": torch.stack([nothing, *least, everything], 1),
         }
+        return curves | {"responsive": (curves["most"] + curves["least"] > 0).any(1)}
 
     def about(self) -> dict[str, Any]:
         return {"steps": self.steps}

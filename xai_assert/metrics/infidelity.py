@@ -32,8 +32,8 @@ class InfidelityCell(Cell):
 
     def __post_init__(self) -> None:
         check_count("samples", self.samples)
-        if not isinstance(self.size, int | float) or not 0 < self.size <= 1:
-            raise ValueError(f"size must be a share of the image's shorter side, above 0 and up to 1, not {self.size}")
+        if not isinstance(self.size, int | float) or not 0 < self.size < 1:
+            raise ValueError(f"size must be a share of the image's shorter side, above 0 and below 1, not {self.size}")
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -67,7 +67,7 @@ INFIDELITY = Metric(
     higher_is_better=False,
     reads="attribution",
     caveat="judges an attribution as a slope: one multiplied by the input (IG) answers another question, and loses; "
-    "fillers that change all pixels one way (black) are explained by any positive map",
+    "fillers that change all pixels one way (black) are explained by any positive map; ask for beats='random'",
 )
 RAW_INFIDELITY = Metric(
     "infidelity_raw",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xai_assert.attributions import Method, check_ranks, choose_target
 from xai_assert.batching import Batch, without_gradient
-from xai_assert.errors import ModelOutputError
+from xai_assert.errors import DegenerateHeatmapError, ModelOutputError
 from xai_assert.perturbations import Ranking, rank
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject
@@ -55,14 +55,23 @@ class Prepared:
     def explain(
         self, images: Tensor | None = None, *, subject: Subject | None = None, method: Method | None = None
     ) -> Tensor:
-        """One more attribution: of other images, another subject or by another method; all else is as it was."""
-        return (method or self.method).attribute(
+        """One more attribution: of other images, another subject or by another method; all else is as it was.
+
+        Raises:
+            DegenerateHeatmapError: it is not finite.
+        """
+        method = method or self.method
+        found = method.attribute(
             subject or self.subject,
             self.images if images is None else images,
             self.target,
             image_ids=self.image_ids,
             seed=self.seed,
         )
+        if not torch.isfinite(found).all():
+            where = " of a changed copy of the model" if subject else " on changed images" if images is not None else ""
+            raise DegenerateHeatmapError(f"the attribution of {method} is NaN or infinite{where}")
+        return found
 
     def target_of(self, images: Tensor) -> Tensor:
         """The scalar that is explained, (B,): one forward pass without gradient."""

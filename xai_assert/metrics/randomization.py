@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from xai_assert.subject import Subject
 
 Order = Literal["cascading", "independent"]
 LAYERS = 5
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DataParallel and torch.compile: the network inside is the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +142,7 @@ def redraw(parameter: Tensor, name: str, seed: int) -> Tensor:
     scale = float(parameter.detach().double().square().mean().sqrt())
     if not scale:
         scale = (parameter.shape[1:].numel() if parameter.ndim > 1 else parameter.numel()) ** -0.5
+    name = WRAPPERS.sub("", name)
     drawn = randomness.normal(parameter.shape, seed=seed, image_ids=[name], purpose="parameter randomisation")[0]
     return (scale * drawn).to(parameter.dtype)
 

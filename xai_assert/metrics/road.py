@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,6 @@ class RoadCell(Cell):
     perturbation: Perturbation
     fractions: tuple[float, ...] = FRACTIONS
 
-    def __post_init__(self) -> None:
-        if not self.fractions:
-            raise ValueError("fractions is empty; give at least one, above 0 and at most 0.5")
-
     @property
     def key(self) -> tuple[object, ...]:
         return ("road", self.perturbation.key, self.fractions)
@@ -45,10 +41,9 @@ class RoadCell(Cell):
     def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
         order = batch.ranking.order
         counts = [pixel_count(fraction, batch.ranking.size) for fraction in self.fractions]
-        return {
-            "most": torch.stack([error_after(batch, perturb, order[:, :count]) for count in counts], 1),
-            "least": torch.stack([error_after(batch, perturb, order[:, -count:]) for count in counts], 1),
-        }
+        most = torch.stack([error_after(batch, perturb, order[:, :count]) for count in counts], 1)
+        least = torch.stack([error_after(batch, perturb, order[:, -count:]) for count in counts], 1)
+        return {"most": most, "least": least, "responsive": (most + least > 0).any(1)}
 
     def about(self) -> dict[str, Any]:
         return {"fractions": list(self.fractions)}
@@ -56,8 +51,11 @@ class RoadCell(Cell):
 
 def as_fractions(fractions: Any) -> tuple[float, ...]:
     """Several fractions, in order; one alone is refused."""
-    if isinstance(fractions, str) or not isinstance(fractions, Sequence):
+    if isinstance(fractions, str) or not isinstance(fractions, Iterable):
         raise TypeError(f"fractions must be a list of numbers, not {fractions!r}")
+    fractions = [fraction.item() if hasattr(fraction, "item") else fraction for fraction in fractions]
+    if not fractions:
+        raise ValueError("fractions is empty; give at least one, above 0 and at most 0.5")
     numbers = all(isinstance(fraction, int | float) for fraction in fractions)
     if not numbers or len(set(fractions)) < len(fractions):
         raise ValueError(f"fractions must be numbers that differ from each other, not {list(fractions)!r}")

@@ -38,7 +38,12 @@ class SufficiencyCell(Cell):
         order, kept = batch.ranking.order, pixel_count(self.fraction, batch.ranking.size)
         most = error_after(batch, perturb, order[:, kept:])
         least = error_after(batch, perturb, order[:, :-kept])
-        return {"sufficiency": fidelity(least, most), "kept_most_error": most, "kept_least_error": least}
+        return {
+            "sufficiency": fidelity(least, most),
+            "kept_most_error": most,
+            "kept_least_error": least,
+            "responsive": (most > 0) | (least > 0),
+        }
 
     def about(self) -> dict[str, Any]:
         return {"fraction": self.fraction}

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from xai_assert.perturbations.base import arrays, positive, register_perturbation
 
+WIDEST = 4  # times the longer side: beyond, exp(-(4 pi)^2 / 2) of the contrast is left, which no float tells from none
+
 
 @register_perturbation("blur")
 def blur(images: Tensor, *, sigma: float = 10.0) -> Tensor:
@@ -18,7 +20,8 @@ def blur(images: Tensor, *, sigma: float = 10.0) -> Tensor:
     >>> blur(torch.ones(1, 3, 4, 4), sigma=2.0).unique().tolist()
     [1.0]
     """
-    return blurred(images, positive("blur: sigma", sigma)).to(images)
+    widest = WIDEST * max(images.shape[-2:])
+    return blurred(images, min(positive("blur: sigma", sigma), widest)).to(images)
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xai_assert.reporting import fillers
+from xai_assert.reporting import fe_against_af, fillers
 from xai_assert.reporting.record import Record
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
@@ -21,7 +21,7 @@ def table(records: Sequence[Record]) -> list[str]:
     rows = [row(record, turned=id(record) in turned) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
-    warned = fillers.lines(turns)
+    warned = [*fillers.lines(turns), *fe_against_af.lines(explained)]
     return [*lines, *_legend(explained), *_costs(records), *warned, *errors, *_soundness(records)]
 
 

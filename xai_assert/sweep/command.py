@@ -47,6 +47,8 @@ def sweep(
     print("\n".join(f"{subject!r} on {images!r}" for subject, images in models))
     _say_cost(evaluations, wanted, plan)
     records: list[Record] = []
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"-o {output} is a file; give a folder, which sweep.json and sweep.png go into")
     complete, progress = False, Progress()
 
     def save() -> None:

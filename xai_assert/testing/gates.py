@@ -13,7 +13,7 @@ from xai_assert import registry
 from xai_assert.assertions import failure
 from xai_assert.attributions import Method, method
 from xai_assert.errors import NotApplicableError
-from xai_assert.evaluation import Enough, Evaluation
+from xai_assert.evaluation import Enough, Evaluation, NotYetMeasured
 from xai_assert.explain import explain
 from xai_assert.gates import CellName, Gate, Judged, judge_gate, worst
 from xai_assert.metrics import Cell, Score
@@ -174,9 +174,11 @@ def enough(params: Sequence[GateParam], evaluation: Evaluation) -> Enough | None
             metric = registry.metrics.get(gate.metric)
             try:
                 score = metric.measure(evaluation, method, param.perturbation, param.name.fraction)
+                found = decide(score, gate.bound)
+            except NotYetMeasured:  # a metric that plans no cells of its own is measured afterwards
+                return None
             except Exception:  # the test of that cell tells it
                 continue
-            found = decide(score, gate.bound)
             if found.outcome == "undecided":
                 return None
             counts.append(found.count)
