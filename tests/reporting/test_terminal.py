@@ -57,3 +57,10 @@ def test_a_score_of_ones_own_and_an_error_fit_in():
     assert lines[2].split()[:3] == ["net", "saliency", "black"]
     assert lines[2].endswith("ERROR")
     assert lines[3] == "error: net saliency: ValueError: why"
+
+
+def test_what_a_metric_cannot_tell_stands_below_the_table():
+    fe = xa.faithfulness_estimate(Pixelwise(draw(3, 8, 8)), "edges", draw(3, 3, 8, 8), task="depth")
+    assert fe.caveat.startswith("correlates the map's values")
+    lines = table([make_record({"fe": fe}, [], "report", cell="net+edges+noise")])
+    assert f"fe: {fe.caveat}" in lines

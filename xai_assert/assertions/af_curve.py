@@ -15,8 +15,8 @@ from xai_assert.evaluation import EvaluationOptions
 from xai_assert.explain import explain
 from xai_assert.perturbations import Perturbation
 from xai_assert.reporting import record
-from xai_assert.scores.base import Subjectlike, as_evaluation
 from xai_assert.scores.af_curve import FRACTIONS, FidelityCurve, fidelity_curve
+from xai_assert.scores.base import Subjectlike, as_evaluation
 from xai_assert.significance import holm
 from xai_assert.verdicts import Bound, Verdict, judge
 

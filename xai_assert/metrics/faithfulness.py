@@ -11,6 +11,7 @@ from torch import Tensor
 from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.fidelity import check_choice
+from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
 from xai_assert.perturbations import Perturbation, Perturbed
@@ -19,6 +20,20 @@ from xai_assert.randomness import ImageId
 Mode = Literal["single", "cumulative"]
 GROUPS = 16
 ROUNDING = 1e-9  # of the largest value: what spreads less is constant in float64
+
+
+FE = Metric(
+    "fe",
+    "1806.07538",
+    range=(-1.0, 1.0),
+    caveat="correlates the map's values, not only their order: of two noisy maps the noisier one may score higher",
+)
+FE_CUMULATIVE = Metric(
+    "fe_cumulative",
+    "1806.07538",
+    range=(-1.0, 1.0),
+    caveat="the sums and the errors of growing sets grow together under any map: a random one scores near 1",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +128,14 @@ class FaithfulnessScore(Score):
         provenance: dict[str, Any],
     ) -> FaithfulnessScore:
         """From what `measure` returned for all images."""
+        facts = FE if mode == "single" else FE_CUMULATIVE
         return cls(
             measured["fe"],
             image_ids,
-            "fe" if mode == "single" else "fe_cumulative",
+            facts.name,
             provenance=provenance,
-            range=(-1.0, 1.0),
+            range=facts.range,
+            caveat=facts.caveat,
             constant=measured["constant"].bool(),
             groups=groups,
             mode=mode,

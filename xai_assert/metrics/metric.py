@@ -60,4 +60,5 @@ class Metric:
             chance=self.chance,
             range=self.range,
             details=measured,
+            caveat=self.caveat,
         )

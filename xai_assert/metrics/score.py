@@ -26,7 +26,7 @@ class Score:
     """Values (n,) float64 on the CPU with the ids of their images; what they are, and where they come from.
 
     `chance` is the expected value of a random map, where that is known exactly; `range` what values are possible at
-    all; `details` what else was measured, (n,) or (n, k) each.
+    all; `details` what else was measured, (n,) or (n, k) each; `caveat` what the metric cannot tell.
 
     Example:
         >>> import torch
@@ -44,6 +44,7 @@ class Score:
     chance: float | None = None
     range: tuple[float, float] = (-math.inf, math.inf)
     details: dict[str, Tensor] = field(default_factory=dict)
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", torch.as_tensor(self.values).detach().double().cpu())
@@ -121,6 +122,7 @@ class Score:
             "values": self.values.tolist(),
             "provenance": self.provenance,
             "details": {name: column.tolist() for name, column in self.details.items()},
+            **({"caveat": self.caveat} if self.caveat else {}),
         }
 
     def _samples(self) -> tuple[np.ndarray, ...]:

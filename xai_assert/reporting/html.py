@@ -18,6 +18,7 @@ from PIL import Image
 from xai_assert.attributions.controls import CONTROLS
 from xai_assert.reporting import family, fillers
 from xai_assert.reporting.pictures import CAPTIONS, TILE
+from xai_assert.reporting.results import caveats
 from xai_assert.reporting.terminal import fell
 
 ORDER = ("fail", "regressed", "error", "undecided", "not run", "waived", "pass", "report", "caught", "not applicable")
@@ -82,6 +83,7 @@ def render(document: Mapping[str, Any], folder: Path) -> str:
         cells=cells,
         turns=list(map(str, turns)),
         why_turns=fillers.WHY,
+        caveats=caveats([record for record in records if not _of_run(record)]),
         with_drop=any(cell["regression"] for cell in cells),
         choices={name: _distinct(cells, name) for name in ("verdict", "model", "method", "perturbation")},
         of_run=sorted((_run_gate(r) for r in records if _of_run(r)), key=lambda gate: _rank(gate["verdict"])),

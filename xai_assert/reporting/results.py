@@ -27,6 +27,12 @@ def summary(records: Sequence[Record]) -> collections.Counter[str]:
     return counts
 
 
+def caveats(records: Sequence[Record]) -> dict[str, str]:
+    """By metric, what it says of itself that it cannot tell; of those measured."""
+    found = (item for record in records for item in record["scores"].items())
+    return {metric: score["caveat"] for metric, score in found if score.get("caveat")}
+
+
 def is_red(record: Record) -> bool:
     """Whether a cell makes its run red: by its verdict, or because a gate asked for it and no shard ran it."""
     return record["verdict"] in RED or (record["error"] == NOWHERE and bool(record.get("asked")))

@@ -7,6 +7,7 @@ from typing import Any
 
 from xai_assert.reporting import fe_against_af, fillers
 from xai_assert.reporting.record import Record
+from xai_assert.reporting.results import caveats
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
 COSTS = ("model", "method", "forward", "gradient", "x forward", "ms", "images/s", "chunk", "MiB")  # passes, then time
@@ -31,7 +32,8 @@ def _legend(explained: Sequence[Record]) -> list[str]:
     words = "rel, irr: mean error after perturbing the most and the least relevant pixels"
     lines = [f"{words}, in {'/'.join(units)}"] if units else []
     sets = [f"{s['n']} of {r['data']}" for r in explained if r.get("data") for s in r["scores"].values()]
-    return [*lines, *(f"images: {what}" for what in dict.fromkeys(sets))]
+    cannot = [f"{metric}: {words}" for metric, words in caveats(explained).items()]
+    return [*lines, *(f"images: {what}" for what in dict.fromkeys(sets)), *cannot]
 
 
 def _error(record: Record) -> str:

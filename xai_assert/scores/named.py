@@ -14,6 +14,7 @@ from xai_assert import registry
 from xai_assert.errors import NotApplicableError
 from xai_assert.evaluation import Evaluation
 from xai_assert.metrics import Cell, FaithfulnessCell, FidelityCell, Metric, Score
+from xai_assert.metrics.faithfulness import FE, FE_CUMULATIVE
 from xai_assert.metrics.score import ALL_IMAGES
 from xai_assert.perturbations import Perturbation
 
@@ -97,18 +98,6 @@ def _fidelity(perturbation: Perturbation, fraction: float) -> list[Cell]:
 
 AF = Metric("af", "2509.15980", range=(-1.0, 1.0), chance=0.0)
 ASR = Metric("asr", "2509.15980", range=(0.0, 1.0), caveat="counts who is ahead, not by how much")
-FE = Metric(
-    "fe",
-    "1806.07538",
-    range=(-1.0, 1.0),
-    caveat="correlates the map's values, not only their order: of two noisy maps the noisier one may score higher",
-)
-FE_CUMULATIVE = Metric(
-    "fe_cumulative",
-    "1806.07538",
-    range=(-1.0, 1.0),
-    caveat="the sums and the errors of growing sets grow together under any map: a random one scores near 1",
-)
 
 
 @register_metric("af", cells=_fidelity, facts=AF)
@@ -121,7 +110,9 @@ def af(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction
 def asr(evaluation: Evaluation, method: Any, perturbation: Perturbation, fraction: float) -> Score:
     """Attack success rate: an image counts 1 where rel > irr."""
     found = evaluation.attribution_fidelity(method, perturbation=perturbation, fraction=fraction)
-    return Score(found.successes, found.image_ids, "asr", provenance=found.provenance, range=ASR.range)
+    return Score(
+        found.successes, found.image_ids, "asr", provenance=found.provenance, range=ASR.range, caveat=ASR.caveat
+    )
 
 
 @register_metric("fe", cells=lambda perturbation, fraction: [FaithfulnessCell(perturbation)], facts=FE)
