@@ -23,6 +23,7 @@ def diagnose(score: Score, beside: Mapping[str, Score]) -> list[str]:
         >>> import torch
         >>> import xai_assert as xa
         >>> network, images = torch.nn.Conv2d(3, 1, 1), torch.rand(12, 3, 8, 8)
+        >>> _ = torch.nn.init.ones_(network.weight)  # it adds the channels: the brightest pixels matter most
         >>> def inverted(model, images, target):
         ...     return -(images.abs() * model.module.weight.abs()).sum(1)
         >>> method = xa.method(inverted, signed="as_is")
