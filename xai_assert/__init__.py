@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from xai_assert.scores.named import list_metrics as list_metrics
     from xai_assert.scores.named import register_metric as register_metric
     from xai_assert.snapshots import assert_heatmap_matches as assert_heatmap_matches
+    from xai_assert.store import Store as Store
     from xai_assert.subject import Card as Card
     from xai_assert.subject import Subject as Subject
     from xai_assert.subject import describe as describe
@@ -155,6 +156,7 @@ _HOMES = {
     ),
     "scores.named": ("list_metrics", "register_metric"),
     "snapshots": ("assert_heatmap_matches",),
+    "store": ("Store",),
     "subject": ("Card", "Subject", "describe"),
     "tasks": ("Task",),
     "testing.gates": ("parametrize_with_gates",),

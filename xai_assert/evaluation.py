@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
-from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches
+from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches, without_gradient
 from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
 from xai_assert.early import ShuffledSource
@@ -24,12 +24,14 @@ from xai_assert.metrics import Cell, FaithfulnessCell, FaithfulnessScore, Fideli
 from xai_assert.metrics.faithfulness import GROUPS, Mode
 from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference, Seen, check_rules, sign_agreement
 from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
-from xai_assert.perturbations import Perturbation, Perturbed, warn_of_ties
+from xai_assert.packing import Packer, Steps
+from xai_assert.perturbations import Perturbation, Perturbed, decided_by_lot, warn_of_ties
 from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
 from xai_assert.randomness import ImageId
 from xai_assert.registry import models
+from xai_assert.store import Shelf, Store
 from xai_assert.subject import as_subject
 from xai_assert.tasks import Target, Task
 
@@ -40,6 +42,8 @@ class NotYetMeasured(Exception):
 
 Found = tuple[tuple[ImageId, ...], Measured]  # of these images
 Enough = Callable[[Method], int | None]
+
+BY_LOT = "by_lot"  # a column that is looked at and left out of what is kept
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -109,6 +113,7 @@ class Evaluation:
         self.keep: Keep = "none"  # of which images what they were shown is kept, for pictures
         self.develop: Develop | None = None  # makes pictures of it at once if all images are kept
         self.enough: Enough | None = None  # how many images of a method are enough, if what was measured tells
+        self.store: Store | None = None  # attributions on disk, which need not be computed again
         self._target = target
         self._sizer = BatchSizer(batch_size, self.subject.device)
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
@@ -118,6 +123,7 @@ class Evaluation:
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
+        self._shelves: dict[Any, Shelf] = {}  # of the store, by method
         self._asking = False  # `enough` looks at what was measured so far
 
     def __repr__(self) -> str:
@@ -210,7 +216,9 @@ class Evaluation:
         each = passes_an_image(wanted, [self._planned[wanted.key][key] for key in outcomes])
         if each is None or not all(counts):
             return None
-        return Passes(each.forward * max(counts), each.gradient * max(counts))
+        shelf = self._shelves.get(wanted.key)
+        spared = shelf.spared(self._ids[: max(counts)]) if shelf else Passes()
+        return Passes(each.forward * max(counts), each.gradient * max(counts)) - spared
 
     def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
         """What was kept (`keep`) while a fidelity cell was measured, the worst image first. It is large: given once."""
@@ -302,6 +310,9 @@ class Evaluation:
         ids: list[ImageId] = []
         if self.keep != "none":
             self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card, self.develop))
+        if self.store and self._state:
+            shelf = Shelf(self.store, self.subject, self._state[0], method, self.seed)
+            self._shelves.setdefault(method.key, shelf)
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
@@ -333,9 +344,17 @@ class Evaluation:
     def _batch(
         self, method: Method, cells: Sequence[Cell], failed: dict[Any, Failure], batch: Batch
     ) -> tuple[tuple[ImageId, ...], dict[Any, Measured]]:
-        """Explain one batch and measure its cells, perturbation by perturbation."""
-        prepared = prepare(self.subject, method, batch, target=self._target, seed=self.seed)
+        """Explain one batch and measure its cells: their forward passes are packed together, and all that they found
+        comes to the CPU at once."""
+        shelf = self._shelves.get(method.key)
+        prepared = prepare(self.subject, method, batch, target=self._target, seed=self.seed, shelf=shelf)
+        packer = Packer(functools.partial(without_gradient, self.subject), self._sizer.size // len(batch))
         found: dict[Any, Measured] = {}
+        seen: dict[Any, list[Seen]] = defaultdict(list)
+
+        def fail(key: Any, error: Exception) -> None:
+            failed[key] = Failure.of(error)
+
         by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:
             by_perturbation[cell.perturbation and cell.perturbation.key].append(cell)
@@ -350,13 +369,57 @@ class Evaluation:
                 failed.update({cell.key: Failure.of(error) for cell in open_cells})
                 continue
             for cell in open_cells:
-                try:
-                    found[cell.key] = self._measure(method, cell, prepared, perturb)
-                except torch.OutOfMemoryError:
-                    raise
-                except Exception as error:
-                    failed[cell.key] = Failure.of(error)
-        return batch.ids, found
+                kept = seen[cell.key] if method.key in self._keepers else None
+                steps = self._steps(method, cell, prepared, perturb, kept)
+                packer.add(steps, functools.partial(found.__setitem__, cell.key), functools.partial(fail, cell.key))
+        packer.finish()
+        return batch.ids, self._settled(method, cells, prepared, found, seen, failed)
+
+    def _steps(
+        self, method: Method, cell: Cell, prepared: Prepared, perturb: Perturbed, seen: list[Seen] | None
+    ) -> Steps[Measured]:
+        """What a cell measures of a batch, on the device where the batch lies."""
+        cell.check((prepared.images.shape[2], prepared.images.shape[3]))
+        if not isinstance(cell, FidelityCell):
+            measured = cell.measure(prepared, perturb)
+            return (yield from measured) if isinstance(measured, Generator) else measured
+        found: Measured = yield from cell.measure(prepared, perturb, seen)
+        found[BY_LOT] = decided_by_lot(prepared.heatmap, prepared.ranking, cell.fraction)
+        if cell.perturbation.single_step and method.gradient and perturb.field is not None:
+            found["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)
+        return found
+
+    def _settled(
+        self,
+        method: Method,
+        cells: Sequence[Cell],
+        prepared: Prepared,
+        found: Mapping[Any, Measured],
+        seen: Mapping[Any, list[Seen]],
+        failed: dict[Any, Failure],
+    ) -> dict[Any, Measured]:
+        """What a batch found, on the CPU and checked; an error in a cell ends that cell alone."""
+        settled: dict[Any, Measured] = {}
+        on_cpu = _on_cpu(found)
+        for cell in cells:
+            measured = on_cpu.get(cell.key)
+            if measured is None:
+                continue
+            try:
+                if BY_LOT in measured and isinstance(cell, FidelityCell):
+                    warn_of_ties(measured.pop(BY_LOT), cell.fraction, method)
+                under = f" perturbed by {cell.perturbation}" if cell.perturbation else ""
+                columns = torch.cat([column.reshape(len(column), -1) for column in measured.values()], 1)
+                check_finite(columns, prepared.image_ids, self.subject, under)
+                if seen.get(cell.key):
+                    self._keepers[method.key].look(cell.key, prepared, seen[cell.key], measured)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                failed[cell.key] = Failure.of(error)
+            else:
+                settled[cell.key] = measured
+        return settled
 
     def _perturbed(self, what: Perturbation | None, prepared: Prepared) -> Perturbed:
         if what is None:
@@ -373,27 +436,11 @@ class Evaluation:
         ids, card = prepared.image_ids, self.subject.card
         return what.on(prepared.images, card=card, image_ids=ids, seed=self.seed, gradient=gradient)
 
-    def _measure(self, method: Method, cell: Cell, prepared: Prepared, perturb: Perturbed) -> Measured:
-        cell.check((prepared.images.shape[2], prepared.images.shape[3]))
-        seen: list[Seen] = []
-        if isinstance(cell, FidelityCell):
-            warn_of_ties(prepared.heatmap, prepared.ranking, cell.fraction, method)
-            measured = cell.measure(prepared, perturb, seen if method.key in self._keepers else None)
-            if cell.perturbation.single_step and method.gradient and perturb.field is not None:
-                measured["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)
-        else:
-            measured = cell.measure(prepared, perturb)
-        found = _on_cpu(measured)
-        under = f" perturbed by {cell.perturbation}" if cell.perturbation else ""
-        columns = torch.cat([column.reshape(len(column), -1) for column in found.values()], 1)
-        check_finite(columns, prepared.image_ids, self.subject, under)
-        if seen:
-            self._keepers[method.key].look(cell.key, prepared, seen, found)
-        return found
-
     def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
         card = self.subject.card
         fingerprint, device = self._state or ("", "")
+        outcome, shelf = self._outcomes[method.key].get(cell.key), self._shelves.get(method.key)
+        served = shelf.served(outcome[0]) if shelf and isinstance(outcome, tuple) else 0
         return {
             "model": card.name,
             "weights": card.weights,
@@ -404,17 +451,23 @@ class Evaluation:
             "seed": self.seed,
             "device": device,
             **({"images": len(self.source), "order": "random"} if isinstance(self.source, ShuffledSource) else {}),
+            **({"served": served} if served else {}),
             "versions": versions(),
             **cell.about(),
         }
 
 
-def _on_cpu(measured: Measured) -> Measured:
-    """In float64 on the CPU, with one synchronisation."""
-    shapes = [column.shape for column in measured.values()]
-    flat = torch.cat([column.reshape(len(column), -1).double() for column in measured.values()], 1).cpu()
-    parts = torch.split(flat, [shape[1:].numel() for shape in shapes], dim=1)
-    return {name: part.reshape(shape) for name, part, shape in zip(measured, parts, shapes, strict=True)}
+def _on_cpu(found: Mapping[Any, Measured]) -> dict[Any, Measured]:
+    """In float64 on the CPU, all cells in one transfer: a device is waited for once a batch."""
+    columns = [column for measured in found.values() for column in measured.values()]
+    if not columns:
+        return {}
+    flat = torch.cat([column.reshape(len(column), -1).double() for column in columns], 1).cpu()
+    parts = iter(torch.split(flat, [column.shape[1:].numel() for column in columns], dim=1))
+    return {
+        key: {name: next(parts).reshape(column.shape) for name, column in measured.items()}
+        for key, measured in found.items()
+    }
 
 
 def _joined(

@@ -59,7 +59,7 @@ def test_pearson_sees_no_variance_in_rounding():
 def test_groups_cover_every_pixel_once_and_differ_by_at_most_one(mode, size, groups):
     model = Capturing(Pixelwise(draw(3, *size)))
     images = draw(2, 3, *size, seed=1)
-    score = xa.faithfulness_estimate(model, "edges", images, groups=groups, mode=mode, task="depth")
+    score = xa.faithfulness_estimate(model, "edges", images, groups=groups, mode=mode, task="depth", batch_size=2)
     clean, *perturbed = model.seen  # a method without passes of its own: the clean forward, then the groups
     assert torch.equal(clean, images)
     assert len(perturbed) == groups == score.groups
@@ -76,7 +76,8 @@ def test_groups_cover_every_pixel_once_and_differ_by_at_most_one(mode, size, gro
 def test_groups_go_from_the_most_relevant_on():
     model = Capturing(Pixelwise(draw(3, 4, 4)))
     images, relevance = draw(1, 3, 4, 4, seed=1), draw(1, 4, 4, seed=2).exp()
-    xa.faithfulness_estimate(model, lambda model, images, target: relevance, images, groups=4, task="depth")
+    method = xa.method(lambda model, images, target: relevance)
+    xa.faithfulness_estimate(model, method, images, groups=4, task="depth", batch_size=1)
     perturbed = model.seen[1:]
     means = [relevance[0][(p != images).any(1)[0]].mean() for p in perturbed]
     assert means == sorted(means, reverse=True)

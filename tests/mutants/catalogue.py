@@ -266,8 +266,8 @@ def mirrored_output(stack: ExitStack) -> None:
 
 @mutant("protocol", "R and I are swapped")
 def ends_swapped(stack: ExitStack) -> None:
-    honest = Ranking.masks
-    attribute(stack, Ranking, "masks", lambda self, fraction: honest(self, fraction)[::-1])
+    honest = Ranking.ends
+    attribute(stack, Ranking, "ends", lambda self, fraction: honest(self, fraction)[::-1])
 
 
 @mutant("protocol", "each side gets noise of its own")
@@ -331,8 +331,9 @@ def mae_for_rmse(stack: ExitStack) -> None:
 @mutant("protocol", "ties are broken by the index of the pixel")
 def ties_by_index(stack: ExitStack) -> None:
     def by_index(heatmap, *, seed, image_ids):
-        order = heatmap.flatten(1).argsort(dim=1, descending=True, stable=True)
-        return Ranking(order, (heatmap.shape[1], heatmap.shape[2]))
+        flat = heatmap.flatten(1)
+        keys = (selection.ordered_bits(flat) << 32) - torch.arange(flat.shape[1])
+        return Ranking(keys, (heatmap.shape[1], heatmap.shape[2]))
 
     function(stack, selection.rank, by_index)
 
@@ -345,11 +346,11 @@ def fraction_doubled(stack: ExitStack) -> None:
 
 @mutant("protocol", "R begins with the second pixel of the ranking")
 def r_off_by_one(stack: ExitStack) -> None:
-    def masks(self, fraction):
+    def ends(self, fraction):
         k = selection.pixel_count(fraction, self.size)
-        return self.mask(self.order[:, 1 : k + 1]), self.mask(self.order[:, -k:])
+        return self.order[:, 1 : k + 1], self.order[:, -k:]
 
-    attribute(stack, Ranking, "masks", masks)
+    attribute(stack, Ranking, "ends", ends)
 
 
 @mutant("protocol", "masks lie one pixel too far right")

@@ -86,13 +86,13 @@ def test_the_quick_suites_are_green_without_a_fault():
 
 
 def test_a_fault_is_gone_afterwards():
-    before = (fidelity, Ranking.masks, Depth.error, prepared.rank, registry.methods.get("saliency"))
+    before = (fidelity, Ranking.ends, Depth.error, prepared.rank, registry.methods.get("saliency"))
     for mutant in CATALOGUE:
         with contextlib.suppress(ZeroDivisionError), mutant.planted():
             raise ZeroDivisionError
     assert before == (
         sys.modules["xai_assert.metrics.fidelity"].fidelity,
-        Ranking.masks,
+        Ranking.ends,
         Depth.error,
         prepared.rank,
         registry.methods.get("saliency"),

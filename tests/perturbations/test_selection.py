@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from known_models import draw
 
 import xai_assert as xa
-from xai_assert.perturbations import pixel_count, rank, warn_of_ties
+from xai_assert.perturbations import decided_by_lot, pixel_count, rank, warn_of_ties
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 # Few values, so that ties are many: signed zeros, denormals (2^-140; a quarter of it is still exact), neighbours of 1.
@@ -224,7 +224,7 @@ class TestWarning:
 
     def run(self, values):
         heatmap = torch.tensor([values]).reshape(1, 4, 4)
-        warn_of_ties(heatmap, rank(heatmap, seed=0, image_ids=["a"]), 0.25, "saliency")
+        warn_of_ties(decided_by_lot(heatmap, rank(heatmap, seed=0, image_ids=["a"]), 0.25), 0.25, "saliency")
 
     @pytest.mark.parametrize("sign", [1, -1])
     @pytest.mark.parametrize("values", DECIDED)
@@ -242,8 +242,8 @@ class TestWarning:
     def test_it_counts_the_images(self):
         heatmap = torch.tensor([DISTINCT, DECIDED[0], DECIDED[2]]).reshape(3, 4, 4)
         with pytest.warns(xa.TiedHeatmapWarning, match="of 2 of 3 images; these pixels were drawn by lot"):
-            warn_of_ties(heatmap, rank(heatmap, seed=0, image_ids="abc"), 0.25, "saliency")
+            warn_of_ties(decided_by_lot(heatmap, rank(heatmap, seed=0, image_ids="abc"), 0.25), 0.25, "saliency")
 
     def test_two_pixels_are_enough(self):
         heatmap = torch.tensor([[[1.0, 0.0]]])
-        warn_of_ties(heatmap, rank(heatmap, seed=0, image_ids="a"), 0.5, "saliency")
+        warn_of_ties(decided_by_lot(heatmap, rank(heatmap, seed=0, image_ids="a"), 0.5), 0.5, "saliency")

@@ -8,6 +8,7 @@ from typing import Any
 from xai_assert.attributions import Method
 from xai_assert.batching import Passes
 from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.packing import Steps
 from xai_assert.perturbations import Perturbation, Perturbed
 
 
@@ -44,10 +45,12 @@ class Cell(ABC):
         """Refuse parameters that do not go with images of this size, (height, width)."""
 
     @abstractmethod
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured | Steps[Measured]:
         """Measure one batch: tensors (B,), or (B, n) where one number an image does not do.
 
-        `perturb(mask)` are the images with the pixels of `mask` (B, 1, H, W) perturbed.
+        `perturb(mask)` are the images with the pixels of `mask` (B, 1, H, W) perturbed. A generator yields its forward
+        passes as jobs (`batch.job`) and is sent what they read: they share full batches with those of other cells. A
+        plain function may call `batch.predict` instead, one batch of its own at a time.
         """
 
     def about(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.packing import Job, Steps
 from xai_assert.perturbations import Perturbed
 
 FLOOR = (
@@ -41,10 +43,14 @@ class CompletenessCell(Cell):
     def passes(self) -> Passes:
         return Passes(forward=1 if self.baseline is None else len(split(self.baseline)))
 
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Steps[Measured]:
         wanted = baseline_of(batch.method) if self.baseline is None else self.baseline
         baselines = [resolve_baseline(batch.subject, batch.images, what) for what in split(wanted)]
-        reference = torch.stack([batch.target_of(b.expand_as(batch.images)) for b in baselines]).mean(0)
+        values = yield [
+            Job(functools.partial(b.expand_as, batch.images), lambda images, output: batch.target(output))
+            for b in baselines
+        ]
+        reference = torch.stack(values).mean(0)
         total = batch.attribution.double().flatten(1).sum(1)
         return {"gap": gap(total, batch.clean_target, reference), "change": batch.clean_target - reference}
 

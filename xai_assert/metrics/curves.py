@@ -17,6 +17,7 @@ from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.packing import Steps
 from xai_assert.perturbations import Perturbation, Perturbed
 
 STEPS = 16
@@ -48,29 +49,21 @@ class CurveCell(Cell):
         if self.steps > size[0] * size[1]:
             raise ValueError(f"steps={self.steps} is more than the {size[0]}x{size[1]} pixels of an image")
 
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Steps[Measured]:
         order = batch.ranking.order
         pixels = order.shape[1]
         counts = [math.floor(pixels * step / self.steps + 0.5) for step in range(1, self.steps)]
         nothing = torch.zeros_like(batch.floor, dtype=batch.clean.dtype)
-        everything = error_after(batch, perturb, order)
-        most = [error_after(batch, perturb, order[:, :count]) for count in counts]
-        least = [error_after(batch, perturb, order[:, -count:]) for count in counts]
+        parts = [order, *(order[:, :count] for count in counts), *(order[:, -count:] for count in counts)]
+        everything, *errors = yield [batch.error_job(perturb, part) for part in parts]
         curves = {
-            "most": torch.stack([nothing, *most, everything], 1),
-            "least": torch.stack([nothing, *least, everything], 1),
+            "most": torch.stack([nothing, *errors[: len(counts)], everything], 1),
+            "least": torch.stack([nothing, *errors[len(counts) :], everything], 1),
         }
         return curves | {"responsive": (curves["most"] + curves["least"] > 0).any(1)}
 
     def about(self) -> dict[str, Any]:
         return {"steps": self.steps}
-
-
-def error_after(batch: Prepared, perturb: Perturbed, positions: Tensor) -> Tensor:
-    """The error (B,) after the pixels at these positions (B, k) were perturbed; what is rounding counts as 0."""
-    prediction = batch.predict(perturb(batch.ranking.mask(positions)))
-    error = batch.task.error(prediction, batch.clean)
-    return error.where((error > batch.floor) | ~torch.isfinite(error), torch.zeros_like(error))
 
 
 def auc(curve: Tensor) -> Tensor:

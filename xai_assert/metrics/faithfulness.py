@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from xai_assert.metrics.fidelity import check_choice
 from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
+from xai_assert.packing import Steps
 from xai_assert.perturbations import Perturbation, Perturbed
 from xai_assert.randomness import ImageId
 
@@ -61,29 +63,24 @@ class FaithfulnessCell(Cell):
         if self.groups > size[0] * size[1]:
             raise ValueError(f"groups={self.groups} is more than the {size[0]}x{size[1]} pixels of an image")
 
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Steps[Measured]:
         return measure(batch, perturb, self.groups, self.mode)
 
     def about(self) -> dict[str, Any]:
         return {"groups": self.groups, "mode": self.mode}
 
 
-def measure(batch: Prepared, perturb: Perturbed, groups: int, mode: Mode) -> Measured:
+def measure(batch: Prepared, perturb: Perturbed, groups: int, mode: Mode) -> Steps[Measured]:
     """Perturb each group of pixels alone, or one after another from the most relevant on: `groups` forward passes."""
-    relevance = batch.heatmap.double().flatten(1).gather(1, batch.ranking.order)
-    removed = torch.zeros_like(batch.images[:, :1], dtype=torch.bool)
-    sums, errors = [], []
-    places = batch.ranking.order.tensor_split(groups, dim=1)
-    for part, values in zip(places, relevance.tensor_split(groups, dim=1), strict=True):
-        mask = batch.ranking.mask(part)
-        removed = removed | mask if mode == "cumulative" else mask
-        prediction = batch.predict(perturb(removed))
-        error = batch.task.error(prediction, batch.clean)
-        errors.append(error.where((error > batch.floor) | ~torch.isfinite(error), torch.zeros_like(error)))
-        sums.append(values.sum(1))
-    summed, error = torch.stack(sums, 1), torch.stack(errors, 1)
+    order = batch.ranking.order
+    relevance = batch.heatmap.double().flatten(1).gather(1, order)
+    ends = [part.shape[1] for part in order[:1].tensor_split(groups, dim=1)]
+    ends = list(itertools.accumulate(ends))
+    starts = [0, *ends[:-1]] if mode == "single" else [0] * groups
+    errors = yield [batch.error_job(perturb, order[:, a:b]) for a, b in zip(starts, ends, strict=True)]
+    summed = torch.stack([part.sum(1) for part in relevance.tensor_split(groups, dim=1)], 1)
     summed = summed.cumsum(1) if mode == "cumulative" else summed
-    value, constant = pearson(summed, error.double())
+    value, constant = pearson(summed, torch.stack(errors, 1).double())
     return {"fe": value, "constant": constant}
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_assert.attributions.controls import edges
 from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.prepared import Measured, Prepared
 from xai_assert.metrics.score import Score
+from xai_assert.packing import Job, Steps
 from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
 from xai_assert.significance import sign_flips
 
@@ -62,36 +62,48 @@ class FidelityCell(Cell):
     def check(self, size: tuple[int, int]) -> None:
         pixel_count(self.fraction, size)
 
-    def measure(self, batch: Prepared, perturb: Perturbed, seen: list[Seen] | None = None) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed, seen: list[Seen] | None = None) -> Steps[Measured]:
         return measure(batch, perturb, self.fraction, seen)
 
     def about(self) -> dict[str, Any]:
         return {"fraction": self.fraction}
 
 
-def measure(batch: Prepared, perturb: Perturbed, fraction: float, seen: list[Seen] | None = None) -> Measured:
+def measure(batch: Prepared, perturb: Perturbed, fraction: float, seen: list[Seen] | None = None) -> Steps[Measured]:
     """Perturb R, then I: two forward passes an image.
 
     What the network was shown is left in `seen`, for those who want to look.
     """
     measured: Measured = {"floor": batch.floor, "spread": batch.task.spread(batch.clean)}
-    relevant, irrelevant = batch.ranking.masks(fraction)
-    measured["edge_overlap"] = edge_overlap(relevant, edges(batch.subject, batch.images, batch.target))
+    relevant, irrelevant = batch.ranking.ends(fraction)
+    measured["edge_overlap"] = edge_overlap(relevant, batch.edges)
     if batch.truth is not None:
         measured["clean_error"] = batch.task.truth_error(batch.clean, batch.truth)
-    for side, mask in (("relevant", relevant), ("irrelevant", irrelevant)):
-        perturbed = perturb(mask)
-        prediction = batch.predict(perturbed)
+    sides = yield [side_job(batch, perturb, end, keep=seen is not None) for end in (relevant, irrelevant)]
+    for name, (found, kept) in zip(("relevant", "irrelevant"), sides, strict=True):
+        measured |= {f"{name}_{what}": column for what, column in found.items()}
         if seen is not None:
-            seen.append(Seen(mask, perturbed, prediction))
-        measured[f"{side}_error"] = batch.task.error(prediction, batch.clean)
-        if batch.truth is not None:
-            measured[f"{side}_truth_error"] = batch.task.truth_error(prediction, batch.truth)
-        change = ((perturbed - batch.images) / batch.unit).abs()
-        selected = mask.flatten(1).sum(1)
-        measured[f"{side}_change"] = change.flatten(1).sum(1) / (selected * change.shape[1])
-        measured[f"{side}_unchanged"] = (mask & (change == 0).all(1, keepdim=True)).flatten(1).sum(1)
+            seen.append(kept)
     return measured
+
+
+def side_job(batch: Prepared, perturb: Perturbed, positions: Tensor, *, keep: bool) -> Job:
+    """One end (B, k): its errors, how far its pixels moved, and how many did not; what was `Seen` if asked."""
+    mask = batch.ranking.mask(positions)
+    places = positions[:, None].expand(-1, batch.images.shape[1], -1)
+
+    def read(perturbed: Tensor, output: Tensor) -> tuple[Measured, Seen | None]:
+        prediction = batch.task.read(output)
+        found = {"error": batch.task.error(prediction, batch.clean)}
+        if batch.truth is not None:
+            found["truth_error"] = batch.task.truth_error(prediction, batch.truth)
+        before, after = (pictures.flatten(2).gather(2, places) for pictures in (batch.images, perturbed))  # (B, C, k)
+        change = ((after - before) / batch.unit[..., 0]).abs()
+        found["change"] = change.flatten(1).mean(1)
+        found["unchanged"] = (change == 0).all(1).sum(1)
+        return found, Seen(mask, perturbed, prediction) if keep else None
+
+    return Job(lambda: perturb(mask), read)
 
 
 def errors(measured: Measured, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,18 +120,16 @@ def errors(measured: Measured, reference: Reference) -> tuple[Tensor, Tensor, Te
 
 
 def edge_overlap(relevant: Tensor, edges: Tensor) -> Tensor:
-    """Share of the relevant pixels (mask (B, 1, H, W)) that are among as many strongest edges (B, H, W); (B,).
+    """Share of the relevant pixels, at positions (B, k), that are among the k strongest edges (B, H, W); (B,).
 
     0 for a picture without edges.
 
-    >>> relevant = torch.tensor([[[[True, True], [False, False]]]])
-    >>> edge_overlap(relevant, torch.tensor([[[3.0, 0.0], [2.0, 1.0]]])).tolist()
+    >>> edge_overlap(torch.tensor([[0, 1]]), torch.tensor([[[3.0, 0.0], [2.0, 1.0]]])).tolist()
     [0.5]
     """
-    flat = relevant.flatten(1)
-    count = int(flat[0].sum())
-    strongest = edges.flatten(1).topk(count, dim=1)
-    return (flat.gather(1, strongest.indices) & (strongest.values > 0)).sum(1) / count
+    strongest = edges.flatten(1).topk(relevant.shape[1], dim=1)
+    among = torch.zeros_like(edges.flatten(1)).scatter_(1, strongest.indices, (strongest.values > 0).to(edges))
+    return among.gather(1, relevant).mean(1)
 
 
 def sign_agreement(attribution: Tensor, step: Tensor) -> Tensor:
@@ -252,6 +262,8 @@ class FidelityScore(Score):
             marks.append("unequal change ({:.2f} / {:.2f})".format(*self.change))
         if self.unresponsive:
             marks.append(f"unresponsive {self.unresponsive}/{len(self)}")
+        if self.provenance.get("served"):
+            marks.append(f"from the store {self.provenance['served']}/{len(self)}")
         return marks
 
     def to_dict(self) -> dict[str, Any]:

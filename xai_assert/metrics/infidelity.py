@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
 from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import FLOOR_FLOAT, Measured, Prepared
+from xai_assert.packing import Job, Steps
 from xai_assert.perturbations import Perturbation, Perturbed
 from xai_assert.randomness import ImageId, generator
 
@@ -43,8 +45,8 @@ class InfidelityCell(Cell):
     def passes(self) -> Passes:
         return Passes(forward=self.samples)
 
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
-        expected, change = explained_changes(batch, perturb, self.size, self.samples)
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Steps[Measured]:
+        expected, change = yield from explained_changes(batch, perturb, self.size, self.samples)
         # The target of unmoved output has the same bits, so its floor is that of float32 in any precision: in half
         # precision the floor of maps would hide half of what an average of them does.
         floor = FLOOR_FLOAT * batch.task.magnitude(batch.clean)[:, None]
@@ -80,19 +82,24 @@ RAW_INFIDELITY = Metric(
 )
 
 
-def explained_changes(batch: Prepared, perturb: Perturbed, size: float, samples: int) -> tuple[Tensor, Tensor]:
+def explained_changes(batch: Prepared, perturb: Perturbed, size: float, samples: int) -> Steps[tuple[Tensor, Tensor]]:
     """What the attribution says of each perturbation, I . A, and what the target did, f(x) - f(x - I); (B, samples).
 
     I = x - perturbed. A map (B, H, W) stands for every channel alike: it multiplies the sum of I over the channels.
     """
     images = batch.images
     attribution = batch.attribution if batch.attribution.ndim == 4 else batch.attribution[:, None]
-    expected, changes = [], []
-    for sample in range(samples):
-        mask = random_patches(images, size, seed=batch.seed, image_ids=batch.image_ids, purpose=f"infidelity {sample}")
-        perturbed = perturb(mask)
-        expected.append(((images - perturbed).double() * attribution.double()).flatten(1).sum(1))
-        changes.append(batch.clean_target.double() - batch.target_of(perturbed).double())
+
+    def pictures(sample: int) -> Tensor:
+        purpose = f"infidelity {sample}"
+        return perturb(random_patches(images, size, seed=batch.seed, image_ids=batch.image_ids, purpose=purpose))
+
+    def read(perturbed: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        expected = ((images - perturbed).double() * attribution.double()).flatten(1).sum(1)
+        return expected, batch.clean_target.double() - batch.target(output).double()
+
+    found = yield [Job(functools.partial(pictures, sample), read) for sample in range(samples)]
+    expected, changes = zip(*found, strict=True)
     return torch.stack(expected, 1), torch.stack(changes, 1)
 
 

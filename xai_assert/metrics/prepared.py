@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from xai_assert.attributions import Method, check_ranks, choose_target
+from xai_assert.attributions.controls import edges
 from xai_assert.batching import Batch, without_gradient
 from xai_assert.errors import DegenerateHeatmapError, ModelOutputError
-from xai_assert.perturbations import Ranking, rank
+from xai_assert.packing import Job
+from xai_assert.perturbations import Perturbed, Ranking, rank
 from xai_assert.randomness import ImageId
+from xai_assert.store import Shelf
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, Task
 
@@ -73,13 +76,25 @@ class Prepared:
             raise DegenerateHeatmapError(f"the attribution of {method} is NaN or infinite{where}")
         return found
 
-    def target_of(self, images: Tensor) -> Tensor:
-        """The scalar that is explained, (B,): one forward pass without gradient."""
-        return self.target(without_gradient(self.subject, images))
+    def error_job(self, perturb: Perturbed, positions: Tensor) -> Job:
+        """The error (B,) after the pixels at these positions (B, k) were perturbed; what is rounding counts as 0."""
+
+        def read(images: Tensor, output: Tensor) -> Tensor:
+            error = self.task.error(self.task.read(output), self.clean)
+            return error.where((error > self.floor) | ~torch.isfinite(error), torch.zeros_like(error))
+
+        return Job(lambda: perturb(self.ranking.mask(positions)), read)
+
+    @functools.cached_property
+    def edges(self) -> Tensor:
+        """The edges of the images, (B, H, W)."""
+        return edges(self.subject, self.images, self.target)
 
 
-def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | None, seed: int) -> Prepared:
-    """One clean forward and one attribution of a batch.
+def prepare(
+    subject: Subject, method: Method, batch: Batch, *, target: Target | None, seed: int, shelf: Shelf | None = None
+) -> Prepared:
+    """One clean forward and one attribution of a batch; of the attribution only what is not on the shelf.
 
     Raises:
         TypeError: the subject has no task.
@@ -97,7 +112,10 @@ def prepare(subject: Subject, method: Method, batch: Batch, *, target: Target | 
     clean = task.read(output)
     check_finite(clean.flatten(1), batch.ids, subject)
     target = choose_target(subject, target, output)
-    attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=seed)
+    if shelf is None:
+        attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=seed)
+    else:
+        attribution = shelf.attributed(images, clean, target, image_ids=batch.ids)
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(

@@ -11,9 +11,9 @@ import torch
 
 from xai_assert.batching import Passes
 from xai_assert.metrics.cell import Cell
-from xai_assert.metrics.curves import error_after
 from xai_assert.metrics.metric import Metric
 from xai_assert.metrics.prepared import Measured, Prepared
+from xai_assert.packing import Steps
 from xai_assert.perturbations import Perturbation, Perturbed, pixel_count
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -38,11 +38,12 @@ class RoadCell(Cell):
         for fraction in self.fractions:
             pixel_count(fraction, size)
 
-    def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
+    def measure(self, batch: Prepared, perturb: Perturbed) -> Steps[Measured]:
         order = batch.ranking.order
         counts = [pixel_count(fraction, batch.ranking.size) for fraction in self.fractions]
-        most = torch.stack([error_after(batch, perturb, order[:, :count]) for count in counts], 1)
-        least = torch.stack([error_after(batch, perturb, order[:, -count:]) for count in counts], 1)
+        parts = [*(order[:, :count] for count in counts), *(order[:, -count:] for count in counts)]
+        errors = yield [batch.error_job(perturb, part) for part in parts]
+        most, least = (torch.stack(side, 1) for side in (errors[: len(counts)], errors[len(counts) :]))
         return {"most": most, "least": least, "responsive": (most + least > 0).any(1)}
 
     def about(self) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from xai_assert.perturbations import (  # noqa: F401  (they register)
     patches,
 )
 from xai_assert.perturbations.base import Perturbation, Perturbed, perturbation, register_perturbation
-from xai_assert.perturbations.selection import Ranking, pixel_count, rank, warn_of_ties
+from xai_assert.perturbations.selection import Ranking, decided_by_lot, pixel_count, rank, warn_of_ties
 
 __all__ = [
     "Perturbation",
     "Perturbed",
     "Ranking",
+    "decided_by_lot",
     "perturbation",
     "pixel_count",
     "rank",

@@ -62,6 +62,9 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "margin": ("one", "0.05", "how far a score may fall below the baseline, beside what chance allows"),
     "shard": ("one", None, "I/N: run part I of N, for several machines; `xai-assert merge` joins their results"),
     "strict": ("flag", None, "a gate that was skipped or did not apply makes the run red"),
+    "cache": ("one", None, "folder in which attributions are kept for later runs; auto: in the user's cache folder"),
+    "cache-size": ("one", "2048", "MB that the folder of --xai-cache may hold"),
+    "strict-cache": ("flag", None, "--xai-strict allows attributions of earlier runs"),
     "plan": ("flag", None, "say how many passes and minutes the run would take, and do not run it"),
 }
 

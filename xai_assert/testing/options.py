@@ -19,8 +19,10 @@ from xai_assert.evidence import Keep, checked_keep
 from xai_assert.gates import Gate, read_gates
 from xai_assert.models import load_model
 from xai_assert.models.devices import resolve_device
+from xai_assert.models.download import cache_folder
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.reporting.read import check_complete, read_results
+from xai_assert.store import Store
 from xai_assert.subject import Subject, slug
 from xai_assert.testing import OPTIONS, option, option_path
 from xai_assert.testing.workers import share_machine
@@ -149,10 +151,24 @@ class Options:
             raise pytest.UsageError(f"--xai-margin must be at least 0, not {margin}")
         return margin
 
+    @functools.cached_property
+    def store(self) -> Store | None:
+        """Of attributions, if the user wants one; the workers of a run are one run to it."""
+        path = option_path(self.config, "cache")
+        if path is None:
+            return None
+        folder = cache_folder() / "attributions" if option(self.config, "cache") == "auto" else path
+        size = self._number("cache-size", float, self._text("cache-size"))
+        if not 0 < size < float("inf"):
+            raise pytest.UsageError(f"--xai-cache-size must be above 0 MB, not {size:g}")
+        strict = bool(option(self.config, "strict") and not option(self.config, "strict-cache"))
+        run = getattr(self.config, "workerinput", {}).get("testrunuid", "")
+        return self._usage(lambda: Store(folder, size * 2**20, strict=strict, run=run))
+
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
         _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
-        _ = self.keep, self.margin, self.baseline
+        _ = self.keep, self.margin, self.baseline, self.store
 
     @functools.cached_property
     def gates(self) -> list[Gate]:

@@ -105,7 +105,7 @@ class XaiSession(Options):
         if key not in self._evaluations:
             found = self._evaluations[key] = Evaluation(subject, images, seed=self.seed)
             found.progress = Progress(self.config)
-            found.keep, found.develop = self.keep, developed
+            found.keep, found.develop, found.store = self.keep, developed, self.store
             mine = [param for param in self._planned if param.name.model == subject.name]
             for param in mine:
                 found.plan(param.method, param.cells())
