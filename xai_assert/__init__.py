@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from xai_assert.errors import ModelOutputError as ModelOutputError
     from xai_assert.errors import NearBaselineWarning as NearBaselineWarning
     from xai_assert.errors import NotApplicableError as NotApplicableError
+    from xai_assert.errors import NotConvergedWarning as NotConvergedWarning
     from xai_assert.errors import TiedHeatmapWarning as TiedHeatmapWarning
     from xai_assert.errors import UnknownNameError as UnknownNameError
     from xai_assert.evaluation import Evaluation as Evaluation
@@ -125,6 +126,7 @@ _HOMES = {
         "ModelOutputError",
         "NearBaselineWarning",
         "NotApplicableError",
+        "NotConvergedWarning",
         "TiedHeatmapWarning",
         "UnknownNameError",
     ),

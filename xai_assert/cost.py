@@ -80,7 +80,7 @@ def passes_an_image(method: Method, cells: Iterable[Cell], own: Passes | None = 
 
 
 def _declared(method: Method) -> Passes | None:
-    return Passes(*method.passes(**method.parameters)) if method.passes else None
+    return Passes(*method.declared_passes) if method.declared_passes else None
 
 
 def predict_cost(

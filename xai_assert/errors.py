@@ -51,6 +51,10 @@ class NearBaselineWarning(UserWarning):
     """An image is nearly the baseline of its map, such as a dark one against black: the map is 0 there anyway."""
 
 
+class NotConvergedWarning(UserWarning):
+    """An iterative method stopped at its limit before it reached the tolerance that was asked for."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception that ended a cell, and the lines it came from without the tensors that were alive there."""

@@ -384,6 +384,7 @@ class Evaluation:
             measured = cell.measure(prepared, perturb)
             return (yield from measured) if isinstance(measured, Generator) else measured
         found: Measured = yield from cell.measure(prepared, perturb, seen)
+        found |= prepared.details
         found[BY_LOT] = decided_by_lot(prepared.heatmap, prepared.ranking, cell.fraction)
         if cell.perturbation.single_step and method.gradient and perturb.field is not None:
             found["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)

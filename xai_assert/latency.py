@@ -303,7 +303,7 @@ def _judged(name: str, value: float, bound: Bound) -> record.Record:
 
 def _text(cost: LatencyScore, method: Method, missed: str) -> str:
     about, test, count = cost.provenance, record.current(), cost.provenance["batch_size"]
-    declared = method.passes(**method.parameters) if method.passes else None
+    declared = method.declared_passes
     passes = f"passes an image: {cost.passes[0]:g} forward, {cost.passes[1]:g} gradient"
     passes += f"; the method says that it makes {declared[0]} and {declared[1]}" if declared else ""
     times = f"{1000 * cost.seconds:.1f} ms, a forward pass {1000 * cost.forward_seconds:.1f} ms"

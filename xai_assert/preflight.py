@@ -115,7 +115,7 @@ def failed(name: str, error: Exception) -> Finding:
 
 def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Passes]) -> Said:
     """Explain one image; its passes are noted in `own`."""
-    declared = Passes(*method.passes(**method.parameters)) if method.passes else None
+    declared = Passes(*method.declared_passes) if method.declared_passes else None
     expected = speed.seconds(declared) if declared else 0.0
     if expected > PATIENCE:
         return "warn", f"not tried: one image would take about {duration(expected)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -144,6 +144,44 @@ def log_depth(output: Tensor) -> Tensor:
 
 def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def for_rows(target: Target, rows: Tensor, count: int) -> Target:
+    """The target of outputs that belong to these images (n,) of a batch of `count`.
+
+    A target may know its batch (the class that was predicted of each image), so it is always given as many outputs, in
+    their order; those of images that are not among the rows are copies, and their targets are left out.
+    """
+    if len(rows) == count and bool((rows == torch.arange(count, device=rows.device)).all()):
+        return target
+    groups = occurrences(rows.tolist())
+
+    def chosen(output: Tensor) -> Tensor:
+        values = []
+        for group in groups:  # none of which holds an image twice
+            here = torch.tensor(group, device=output.device)
+            whole = output.detach()[:1].expand(count, *output.shape[1:]).index_copy(0, rows[here], output[here])
+            values.append(target(whole)[rows[here]])
+        order = torch.tensor([i for group in groups for i in group], device=output.device)
+        return torch.cat(values)[order.argsort()]
+
+    return chosen
+
+
+def occurrences(rows: Sequence[int]) -> list[list[int]]:
+    """The places of each value's first occurrence, then of each one's second, and so on.
+
+    >>> occurrences([3, 3, 5, 3])
+    [[0, 2], [1], [3]]
+    """
+    groups: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        number = seen[row] = seen.get(row, -1) + 1
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(place)
+    return groups
 
 
 TASKS: dict[str, Callable[[], Task]] = {"depth": Depth}

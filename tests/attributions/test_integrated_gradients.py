@@ -253,7 +253,7 @@ class TestBaselines:
 
     @pytest.mark.parametrize("steps", [0, -1, 2.5, "3", True])
     def test_bad_steps(self, steps):
-        with pytest.raises(ValueError, match="steps must be a whole number of at least 1, not"):
+        with pytest.raises(ValueError, match=r"steps must be .auto. or a whole number of at least 1, not"):
             integrated(normalised(Pixelwise(WEIGHTS)), IMAGES, steps=steps)
 
     def test_black_needs_to_know_the_preprocessing(self):

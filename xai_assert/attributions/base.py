@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,30 +17,39 @@ from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
 
+F = TypeVar("F", bound="Callable[..., Tensor | Explained]")
 Signed = Literal["as_is", "abs"]
 KEYED = ("image_ids", "seed")  # a method that draws random numbers declares these, and is given them
+
+
+class Explained(NamedTuple):
+    """What a method may return where it has more to say than the attribution: numbers (B,) of how it came about."""
+
+    attribution: Tensor
+    details: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
     """A named attribution method with its parameters; made by `xa.method` and `xa.register_method`.
 
-    `function(model, images, target, **parameters)` returns the attribution, (B, C, H, W) or (B, H, W). `reduction` is
+    `function(model, images, target, **parameters)` returns the attribution, (B, C, H, W) or (B, H, W), or an
+    `Explained` with details of each image beside it, which are kept with the scores. `reduction` is
     "max_abs" (largest absolute value over the channels) or "abs_sum" (absolute value of their sum). `gradient` says
     that the map follows the gradient of the target, so that a single-step attack would judge it by itself. `passes`
-    are the forward and gradient passes it makes for an image, where that is known.
+    are the forward and gradient passes it makes for an image, where that is known (else None).
 
     >>> method("integrated_gradients", steps=64).passes(steps=64)
     (0, 64)
     """
 
     name: str
-    function: Callable[..., Tensor]
+    function: Callable[..., Tensor | Explained]
     parameters: dict[str, Any] = field(default_factory=dict)
     reduction: Literal["max_abs", "abs_sum"] = "abs_sum"
     signed: Signed | None = None
     gradient: bool = False
-    passes: Callable[..., tuple[int, int]] | None = None
+    passes: Callable[..., tuple[int, int] | None] | None = None
 
     def __str__(self) -> str:
         return registry.format_spec(self.name, self.parameters)
@@ -49,14 +59,29 @@ class Method:
         """Equal for two methods that would return the same."""
         return (self.name, self.function, self.reduction, self.signed, registry.parameters_key(self.parameters))
 
+    @property
+    def declared_passes(self) -> tuple[int, int] | None:
+        """Forward and gradient passes an image, where they are known beforehand."""
+        return self.passes(**self.parameters) if self.passes else None
+
     def attribute(
         self, subject: Subject, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int
     ) -> Tensor:
         """The attribution of one batch, signed, checked, on the images' device."""
+        return self.explain(subject, images, target, image_ids=image_ids, seed=seed).attribution
+
+    def explain(
+        self, subject: Subject, images: Tensor, target: Target, *, image_ids: Sequence[ImageId], seed: int
+    ) -> Explained:
+        """The attribution of one batch, signed, checked, on the images' device, and what the method says of it."""
         keyed = {"image_ids": image_ids, "seed": seed}
         wanted = {key: value for key, value in keyed.items() if key in inspect.signature(self.function).parameters}
-        attribution = self.function(subject, images.detach().clone(), target, **wanted, **self.parameters)
-        return self._checked(attribution, images)
+        found = self.function(subject, images.detach().clone(), target, **wanted, **self.parameters)
+        found = found if isinstance(found, Explained) else Explained(found)
+        wrong = [name for name, column in found.details.items() if tuple(column.shape) != (len(images),)]
+        if wrong:
+            raise ValueError(f"method {self} returned details {wrong} that are not one number an image (B,)")
+        return found._replace(attribution=self._checked(found.attribution, images))
 
     def _checked(self, attribution: Tensor, images: Tensor) -> Tensor:
         if not isinstance(attribution, Tensor):
@@ -155,9 +180,9 @@ def register_method(
     reduction: Literal["max_abs", "abs_sum"] = "abs_sum",
     signed: Signed | None = None,
     gradient: bool = False,
-    passes: Callable[..., tuple[int, int]] | None = None,
+    passes: Callable[..., tuple[int, int] | None] | None = None,
     replace: bool = False,
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+) -> Callable[[F], F]:
     """Decorator: give `(model, images, target, *, ...) -> attribution` a name.
 
     The model is a `Subject` (`model(images)` is a tensor, `model.card` its card), `target` maps the output to (B,). A
@@ -177,7 +202,7 @@ def register_method(
         True
     """
 
-    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def decorate(function: F) -> F:
         entry = Method(name, function, {}, reduction, signed, gradient, passes)
         registry.methods.register(name, entry, replace=replace)
         return function

@@ -16,6 +16,11 @@ def input_gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
     Raises:
         ModelOutputError: the target does not depend on the images, or is not one number an image.
     """
+    return value_and_gradient(model, images, target)[1]
+
+
+def value_and_gradient(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """The target (B,) of each image, and its gradient; see `input_gradient`."""
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_(True)
         values = target(model(inputs))
@@ -33,7 +38,7 @@ def input_gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
             "the target does not depend on the images: no gradient reaches them. The model ignores its input, or "
             "detaches it (no_grad, .detach(), numpy, argmax) on the way"
         )
-    return gradient.detach()
+    return values.detach(), gradient.detach()
 
 
 @register_method("saliency", reduction="max_abs", gradient=True, passes=lambda: (0, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,8 @@ class Prepared:
     `images` (B, C, H, W) on the subject's device; `predict` one forward pass, read by the task, without gradient;
     `clean` = predict(images); `truth` (B, H', W') or None; `floor` (B,) the error below which a change is rounding;
     `unit` (1, C, 1, 1) one ImageNet standard deviation in the input; `target` the scalar that is explained, and
-    `clean_target` (B,) its value on the images; `positions` those of the images in the whole set.
+    `clean_target` (B,) its value on the images; `details` (B,) each, what the method says of its attribution;
+    `positions` those of the images in the whole set.
     """
 
     subject: Subject
@@ -52,6 +53,7 @@ class Prepared:
     floor: Tensor
     unit: Tensor
     attribution: Tensor
+    details: Mapping[str, Tensor]
     heatmap: Tensor
     ranking: Ranking
 
@@ -113,9 +115,9 @@ def prepare(
     check_finite(clean.flatten(1), batch.ids, subject)
     target = choose_target(subject, target, output)
     if shelf is None:
-        attribution = method.attribute(subject, images, target, image_ids=batch.ids, seed=seed)
+        attribution, details = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
     else:
-        attribution = shelf.attributed(images, clean, target, image_ids=batch.ids)
+        attribution, details = shelf.attributed(images, clean, target, image_ids=batch.ids), {}
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(
@@ -134,6 +136,7 @@ def prepare(
         floor=max(floor_of(images.dtype), floor_of(output.dtype)) * task.magnitude(clean),
         unit=subject.card.strength(images.shape[1]).to(images),
         attribution=attribution,
+        details=details,
         heatmap=heatmap,
         ranking=rank(heatmap, seed=seed, image_ids=batch.ids),
     )
