@@ -17,7 +17,8 @@ from untouched import untouched
 
 import xai_assert as xa
 from xai_assert.attention import AttentionTap
-from xai_assert.attributions.rollout import capture, roll_out
+from xai_assert.attributions import rollout as rolling
+from xai_assert.attributions.rollout import fuse
 from xai_assert.models import pixelformer
 from xai_assert.models.pixelformer import Pixelformer, PixelformerSize
 from xai_assert.models.swin import window_tokens
@@ -26,6 +27,15 @@ from xai_assert.models.swin import window_tokens
 CLOSE = {"rtol": 2e-5, "atol": 1e-6}
 # Two blocks in each stage, so that each has a shifted one; no window divides the grids.
 ODD = PixelformerSize(8, (2, 2, 2, 2), (1, 2, 2, 4), 3, (8, 16, 32, 64), (2, 2, 4, 4), 5, bins=8, groups=4)
+
+
+def capture(subject, images, taps):
+    """The attention of all heads."""
+    return rolling.capture(subject, images, taps, lambda attention, tap: attention)
+
+
+def roll_out(attentions, taps, fusion):
+    return rolling.roll_out([fuse(*layer, fusion) for layer in zip(attentions, taps, strict=True)], taps)
 
 
 def sharpened(network):
@@ -211,6 +221,18 @@ def test_memory_is_linear_in_the_number_of_tokens():
             roll_out(attentions, taps, "mean")
         largest.append(mode.elements)
     assert largest[1] == 4 * largest[0]
+
+
+def test_at_the_size_of_nyu_nothing_larger_is_made_than_by_the_network_itself():
+    subject = xa.describe(seeded(Pixelformer("nano")).eval(), name="nano", task="depth")
+    image = draw(1, 3, 480, 640)
+    with torch.no_grad(), Largest() as bare:
+        subject(image)
+    with Largest() as whole:
+        heatmap = xa.heatmap(subject, image, xa.method("attention_rollout", include_decoder=True))
+    assert heatmap.shape == (1, 480, 640)
+    tokens = 120 * 160
+    assert whole.elements == bare.elements < tokens**2 / 50
 
 
 class TestKnownAnswers:

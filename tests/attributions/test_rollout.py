@@ -9,12 +9,22 @@ from untouched import untouched
 
 import xai_assert as xa
 from xai_assert.attention import AttentionTap, patch_positions
-from xai_assert.attributions.rollout import capture, roll_out
+from xai_assert.attributions import rollout
+from xai_assert.attributions.rollout import fuse
 from xai_assert.models.meter import stage_grids
 from xai_assert.subject import as_subject
 
 # Products of float32 matrices of up to 128 x 128 with rows that sum to 1, in two orders of multiplication.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def capture(subject, images, taps):
+    """The attention of all heads."""
+    return rollout.capture(subject, images, taps, lambda attention, tap: attention)
+
+
+def roll_out(attentions, taps, fusion):
+    return rollout.roll_out([fuse(*layer, fusion) for layer in zip(attentions, taps, strict=True)], taps)
 
 
 def full_matrix(attention: Tensor, tap: AttentionTap, fusion: str) -> Tensor:
@@ -116,6 +126,21 @@ class TestDenseReference:
             assert 0 < found.min() < found.max() < places
         else:
             torch.testing.assert_close(found, torch.full_like(found, places), **CLOSE)
+
+
+def test_a_transformer_of_1024_tokens_against_the_full_product():
+    tap = AttentionTap(nn.Identity(), (32, 32), torch.arange(1024)[None])
+    attentions = [(3 * draw(1, 1, 3, 1024, 1024, seed=layer)).softmax(-1) for layer in range(4)]
+    expected = dense_rollout(attentions, [tap] * 4, "mean")
+    torch.testing.assert_close(roll_out(attentions, [tap] * 4, "mean"), expected, **CLOSE)
+    assert expected.std() > 0.001 * expected.mean()
+
+
+def test_what_is_kept_of_a_layer_has_no_heads(meter):
+    taps = meter.module.attention_taps(64, 128)
+    blocks = rollout.capture(meter, draw(2, 3, 64, 128), taps, lambda attention, tap: fuse(attention, tap, "mean"))
+    for block, tap in zip(blocks, taps, strict=True):
+        assert block.untyped_storage().nbytes() == 4 * 2 * tap.tokens.numel() * tap.tokens.shape[1]
 
 
 class TestKnownAnswers:

@@ -122,8 +122,8 @@ def rollout_transposed(stack: ExitStack) -> None:
 def rollout_of_reversed_layers(stack: ExitStack) -> None:
     honest = rollout.capture
 
-    def changed(model, images, taps):
-        found = honest(model, images, taps)
+    def changed(model, images, taps, keep):
+        found = honest(model, images, taps, keep)
         by_shape: dict[torch.Size, list[torch.Tensor]] = {}
         for one in found:
             by_shape.setdefault(one.shape, []).append(one)
@@ -142,10 +142,7 @@ def rollout_of_one_head(stack: ExitStack) -> None:
 def rollout_without_identity(stack: ExitStack) -> None:
     honest = rollout.spread
 
-    def changed(vector, blocks, tap):
-        return honest(vector, 2 * blocks - torch.eye(blocks.shape[-1]).to(blocks), tap)
-
-    function(stack, honest, changed)
+    function(stack, honest, lambda vector, blocks, tap, own: honest(vector, blocks, tap, own=0.0))
 
 
 @mutant("methods", "rollout: the windows of Swin are not un-shifted")

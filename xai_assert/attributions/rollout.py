@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,15 @@ from xai_assert.errors import NotApplicableError
 from xai_assert.preserve import hooks
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
+
+Keep = Callable[[Tensor, AttentionTap], Tensor]
+
+
+class Seen(NamedTuple):
+    """What a layer gave: its shape, or its type, and what was kept of it if it is attention."""
+
+    shape: tuple[int, ...] | str
+    kept: Tensor | None
 
 
 @register_method("attention_rollout", passes=lambda **_: (1, 0))
@@ -55,7 +64,8 @@ def attention_rollout(
     height, width = images.shape[-2:]
     taps = chosen(module.attention_taps(height, width), include_decoder, model.name)
     check_tokens(taps, model.name)
-    heatmap = roll_out(capture(model, images, taps), taps, fusion)
+    blocks = capture(model, images, taps, lambda attention, tap: fuse(attention, tap, fusion))
+    heatmap = roll_out(blocks, taps)
     return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -89,49 +99,39 @@ def check_tokens(taps: Sequence[AttentionTap], name: str) -> None:
             )
 
 
-def capture(model: Subject, images: Tensor, taps: Sequence[AttentionTap]) -> list[Tensor]:
-    """The attention (B, G, heads, N, N) of every tap, in one forward pass."""
-    seen: list[list[Any]] = [[] for _ in taps]
+def capture(model: Subject, images: Tensor, taps: Sequence[AttentionTap], keep: Keep) -> list[Tensor]:
+    """What `keep` leaves of the attention (B, G, heads, N, N) of every tap, in one forward pass.
+
+    It is asked as each layer is done, so that only one layer's heads are alive at a time.
+    """
+    seen: list[list[Seen]] = [[] for _ in taps]
     with ExitStack() as stack, torch.no_grad():
         for tap, outputs in zip(taps, seen, strict=True):
-            stack.enter_context(hooks(tap.module.register_forward_hook(keeping(outputs))))
+            stack.enter_context(hooks(tap.module.register_forward_hook(keeping(outputs, tap, len(images), keep))))
         model(images)
+    found = []
     for i, (tap, outputs) in enumerate(zip(taps, seen, strict=True)):
-        groups, size = tap.tokens.shape
-        got = [tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__ for out in outputs]
-        if len(got) != 1 or len(got[0]) != 5 or got[0] != (len(images), groups, got[0][2], size, size):
+        if len(outputs) != 1 or outputs[0].kept is None:
+            groups, size = tap.tokens.shape
             raise NotApplicableError(
-                f"attention_rollout: layer {i} of {model.name} gave {got or 'nothing'}, not once (B, G, heads, N, N) "
-                f"with B, G, N = {len(images)}, {groups}, {size}; a fused attention must be switched off to be seen, "
-                "and each layer needs a module of its own"
+                f"attention_rollout: layer {i} of {model.name} gave {[o.shape for o in outputs] or 'nothing'}, not "
+                f"once (B, G, heads, N, N) with B, G, N = {len(images)}, {groups}, {size}; a fused attention must be "
+                "switched off to be seen, and each layer needs a module of its own"
             )
-    return [at_least_float32(outputs[0]) for outputs in seen]
+        found.append(outputs[0].kept)
+    return found
 
 
-def keeping(outputs: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
-    """A forward hook that appends the module's output."""
-    return lambda module, inputs, output: outputs.append(output)
+def keeping(outputs: list[Seen], tap: AttentionTap, count: int, keep: Keep) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook that notes what `keep` leaves of the module's output, if that is attention as the tap says."""
+    groups, size = tap.tokens.shape
 
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        fits = len(shape) == 5 and shape == (count, groups, shape[2], size, size)
+        outputs.append(Seen(shape, keep(at_least_float32(output), tap) if fits else None))
 
-def roll_out(attentions: Sequence[Tensor], taps: Sequence[AttentionTap], fusion: str) -> Tensor:
-    """Roll the attention of all layers out, last to first: the map (B, h, w) on the first layer's grid."""
-    after = taps[-1]
-    places = attentions[-1].new_ones(len(attentions[-1]), after.grid[0] * after.grid[1])
-    vector = F.pad(places, (after.prefix, 0))  # a prefix token starts with nothing: relevance reaches it by attention
-    given: dict[int, Tensor] = {}  # what a decoder sent to the output of a layer, by its index
-    for i, (attention, tap) in reversed(list(enumerate(zip(attentions, taps, strict=True)))):
-        vector = to_stage(vector, after, tap) + given.pop(i, 0)
-        blocks = fuse(attention, tap, fusion)
-        own = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-        if tap.source is None:
-            vector = spread(vector, (blocks + own) / (blocks + own).sum(-1, keepdim=True), tap)
-        else:
-            total = blocks.sum(-1, keepdim=True)  # 0 where "min" fused heads that share nothing
-            vector = vector / 2
-            sent = spread(vector, torch.where(total > 0, blocks / total, own), tap)
-            given[tap.source] = given.get(tap.source, 0) + sent
-        after = tap
-    return vector[:, after.prefix :].reshape(-1, *after.grid)
+    return hook
 
 
 def fuse(attention: Tensor, tap: AttentionTap, fusion: str) -> Tensor:
@@ -143,12 +143,35 @@ def fuse(attention: Tensor, tap: AttentionTap, fusion: str) -> Tensor:
     return attention.mean(2) if fusion == "mean" else attention.amin(2)
 
 
-def spread(vector: Tensor, blocks: Tensor, tap: AttentionTap) -> Tensor:
-    """Multiply the row vector (B, T) with a matrix kept as G blocks of N x N."""
+def roll_out(blocks: Sequence[Tensor], taps: Sequence[AttentionTap]) -> Tensor:
+    """Roll the fused attention (B, G, N, N) of all layers out, last to first: the map (B, h, w) on the first's grid."""
+    after = taps[-1]
+    places = blocks[-1].new_ones(len(blocks[-1]), after.grid[0] * after.grid[1])
+    vector = F.pad(places, (after.prefix, 0))  # a prefix token starts with nothing: relevance reaches it by attention
+    given: dict[int, Tensor] = {}  # what a decoder sent to the output of a layer, by its index
+    for i, (attention, tap) in reversed(list(enumerate(zip(blocks, taps, strict=True)))):
+        vector = to_stage(vector, after, tap) + given.pop(i, 0)
+        if tap.source is None:
+            vector = spread(vector, attention, tap, own=1.0)
+        else:
+            vector = vector / 2
+            given[tap.source] = given.get(tap.source, 0) + spread(vector, attention, tap, own=0.0)
+        after = tap
+    return vector[:, after.prefix :].reshape(-1, *after.grid)
+
+
+def spread(vector: Tensor, blocks: Tensor, tap: AttentionTap, *, own: float) -> Tensor:
+    """The row vector (B, T) times (A + own I) / rowsum(A + own I), where A is kept as G blocks of N x N.
+
+    The rows are normalised in the vector, so that no other matrix is made. A row of A that is 0 everywhere ("min"
+    fuses heads that share nothing) keeps what it has.
+    """
     tokens = tap.tokens.to(vector.device)
     padding = tokens < 0
-    rows = vector[:, tokens.clamp(min=0)].masked_fill(padding, 0)
-    columns = (rows.unsqueeze(-2) @ blocks).squeeze(-2)
+    rows = vector[:, tokens.clamp(min=0)].masked_fill(padding, 0)  # (B, G, N)
+    total = blocks.sum(-1) + own
+    share = rows / total.where(total > 0, torch.ones_like(total))
+    columns = (share.unsqueeze(-2) @ blocks).squeeze(-2) + torch.where(total > 0, own * share, rows)
     return torch.zeros_like(vector).index_add_(1, tokens[~padding], columns[:, ~padding])
 
 
