@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xai_assert import registry as registry
     from xai_assert import strategies as strategies
     from xai_assert import tasks as tasks
+    from xai_assert.acceleration import accelerate as accelerate
     from xai_assert.accuracy import depth_metrics as depth_metrics
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
     from xai_assert.assertions import assert_completeness as assert_completeness
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "accuracy": ("depth_metrics",),
+    "acceleration": ("accelerate",),
     "assertions": (
         "assert_attribution_fidelity",
         "assert_completeness",

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from xai_assert.acceleration import Accelerated, acceleration_error
 from xai_assert.attributions import Method, as_method
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches, without_gradient
@@ -123,6 +124,7 @@ class Evaluation:
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
+        self._acceleration: dict[str, Any] | None = None  # how, and how far it moves the predictions
         self._shelves: dict[Any, Shelf] = {}  # of the store, by method
         self._asking = False  # `enough` looks at what was measured so far
 
@@ -313,6 +315,7 @@ class Evaluation:
         if self.store and self._state:
             shelf = Shelf(self.store, self.subject, self._state[0], method, self.seed)
             self._shelves.setdefault(method.key, shelf)
+        self._measure_acceleration()
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
             work = functools.partial(self._batch, method, cells, failed)
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
@@ -330,6 +333,14 @@ class Evaluation:
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
         self._ids = max(self._ids, tuple(ids[:stop]), key=len)
         self._outcomes[method.key].update(failed | _joined(parts, ids, failed, stop))
+
+    def _measure_acceleration(self) -> None:
+        """Once, on the first images; these passes are nobody's."""
+        if isinstance(self.subject, Accelerated) and self._acceleration is None:
+            batch = self.source.batch(0, min(self._sizer.size, len(self.source)))
+            with undisturbed(self.subject), undisturbed(self.subject.exact):
+                error = acceleration_error(self.subject, batch.images.to(self.subject.device))
+            self._acceleration = {"what": self.subject.how, "error": error}
 
     @contextmanager
     def _attributed(self, method: Method) -> Iterator[None]:
@@ -453,6 +464,7 @@ class Evaluation:
             "device": device,
             **({"images": len(self.source), "order": "random"} if isinstance(self.source, ShuffledSource) else {}),
             **({"served": served} if served else {}),
+            **({"acceleration": self._acceleration} if self._acceleration else {}),
             "versions": versions(),
             **cell.about(),
         }

@@ -86,7 +86,7 @@ def method_words(method: Method) -> list[str]:
     Raises:
         Unnamed: it cannot be named, or costs no pass: then it is made sooner than read.
     """
-    if method.passes and not any(method.passes(**method.parameters)):
+    if method.declared_passes == (0, 0):
         raise Unnamed
     parameters = [f"{name} {_words(value)}" for name, value in sorted(method.parameters.items())]
     return [method.name, named(method.function), str(len(parameters)), *parameters]

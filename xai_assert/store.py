@@ -210,7 +210,7 @@ class Shelf:
     def spared(self, image_ids: Iterable[ImageId]) -> Passes:
         """The passes that these images would have cost here, if the method says what it costs."""
         count = len((self._given - self._computed).intersection(image_ids))
-        forward, gradient = self.method.passes(**self.method.parameters) if self.method.passes else (0, 0)
+        forward, gradient = self.method.declared_passes or (0, 0)
         return Passes(count * forward, count * gradient)
 
     def _note(self, image_ids: Sequence[ImageId], entries: Sequence[Entry | str | None]) -> None:

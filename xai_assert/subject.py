@@ -109,6 +109,11 @@ class Subject(nn.Module):
         self.module = module
         self.card = card
         self.training = module.training
+        self.precision: torch.dtype | None = None  # in which autocast runs it, if it does
+
+    def with_card(self, card: Card) -> Subject:
+        """The same module with another card."""
+        return Subject(self.module, card)
 
     def forward(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):
@@ -232,7 +237,7 @@ def as_subject(
     }
     given = {key: value for key, value in given.items() if value is not None}
     if isinstance(model, Subject):
-        return Subject(model.module, dataclasses.replace(model.card, **given)) if given else model
+        return model.with_card(dataclasses.replace(model.card, **given)) if given else model
     if isinstance(model, nn.Module):
         return Subject(model, Card(name=type(model).__name__, **given))
     raise TypeError(f"subject must be a Subject (xa.load_model, xa.describe) or a torch.nn.Module, not {model!r:.80}")

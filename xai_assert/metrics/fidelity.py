@@ -264,6 +264,10 @@ class FidelityScore(Score):
             marks.append(f"unresponsive {self.unresponsive}/{len(self)}")
         if self.provenance.get("served"):
             marks.append(f"from the store {self.provenance['served']}/{len(self)}")
+        accelerated = self.provenance.get("acceleration")
+        if accelerated:
+            moved = f"predictions move by {accelerated['error']:.2g} of their maximum"
+            marks.append(f"accelerated: {accelerated['what']} ({moved})")
         return marks
 
     def to_dict(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def prepare(
         target(output).detach(),
         clean,
         truth=None if batch.ground_truth is None else batch.ground_truth.to(clean),
-        floor=max(floor_of(images.dtype), floor_of(output.dtype)) * task.magnitude(clean),
+        floor=max(map(floor_of, (images.dtype, output.dtype, subject.precision))) * task.magnitude(clean),
         unit=subject.card.strength(images.shape[1]).to(images),
         attribution=attribution,
         details=details,
@@ -142,9 +142,9 @@ def prepare(
     )
 
 
-def floor_of(dtype: torch.dtype) -> float:
+def floor_of(dtype: torch.dtype | None) -> float:
     """The share of max |f(x)| below which an error counts as 0: 1e-5, in half precision 1e-2."""
-    return FLOOR.get(dtype, FLOOR_FLOAT)
+    return FLOOR_FLOAT if dtype is None else FLOOR.get(dtype, FLOOR_FLOAT)
 
 
 def predicted(subject: Subject, read: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

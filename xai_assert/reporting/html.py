@@ -33,6 +33,8 @@ MARKS = {
     "unequal change": "The filler changed one region more than the other (mean change of R / of I, in ImageNet "
     "standard deviations), so AF mixes relevance with the size of the change.",
     fillers.MARK: fillers.WHY,
+    "accelerated": "Its passes are faster and round otherwise; the number is measured on the first images.",
+    "from the store": "The attributions of these images are of an earlier run of the same model, images and code.",
     "unresponsive": "On these images neither region moves the prediction; their AF counts as 0.",
 }
 

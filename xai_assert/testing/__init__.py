@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[str, str | None, str]] = {
     # name: (kind, default, help)
     "device": ("one", "auto", "where models run: auto, cpu, cuda, cuda:N or mps"),
+    "accelerate": (
+        "many",
+        None,
+        "channels_last, bfloat16, float16 or compile: passes that are faster and round otherwise; repeatable",
+    ),
     "model": (
         "many",
         None,

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from xai_assert import resources
+from xai_assert.acceleration import accelerate, check_words
 from xai_assert.attributions import Method, method
 from xai_assert.evidence import Keep, checked_keep
 from xai_assert.gates import Gate, read_gates
@@ -55,9 +56,10 @@ class ModelOption:
     def id(self) -> str:
         return slug(self.alias or str(self.spec))
 
-    def load(self, device: torch.device) -> Subject:
+    def load(self, device: torch.device, faster: Sequence[str] = ()) -> Subject:
         if not self.loaded:
-            self.loaded.append(load_model(self.spec, self.weights, device, name=self.alias))
+            subject = load_model(self.spec, self.weights, device, name=self.alias)
+            self.loaded.append(accelerate(subject, faster) if faster else subject)
         return self.loaded[0]
 
 
@@ -76,6 +78,14 @@ class Options:
     @functools.cached_property
     def models(self) -> list[ModelOption]:
         return [ModelOption.parse(text) for text in self._texts("model", MODELS)]
+
+    @functools.cached_property
+    def faster(self) -> list[str]:
+        """How passes are accelerated, if they are."""
+        found = self._texts("accelerate", ())
+        if found:
+            self._usage(check_words, found)
+        return found
 
     @functools.cached_property
     def methods(self) -> list[Method]:
@@ -168,7 +178,7 @@ class Options:
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
         _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
-        _ = self.keep, self.margin, self.baseline, self.store
+        _ = self.keep, self.margin, self.baseline, self.store, self.faster
 
     @functools.cached_property
     def gates(self) -> list[Gate]:

@@ -88,7 +88,7 @@ class XaiSession(Options):
         here = str(self.config.invocation_params.dir)
         if here not in sys.path:  # "module:factory" of a project that is not installed, as `python -m` finds it
             sys.path.insert(0, here)
-        subject = self._usage(model.load, self.device)
+        subject = self._usage(model.load, self.device, self.faster)
         if subject not in self._states:
             self._states[subject] = State.of(subject)
         return subject
