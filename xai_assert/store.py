@@ -12,16 +12,17 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from xai_assert.attributions.base import Method
+from xai_assert.attributions.base import Explained, Method
 from xai_assert.batching import Passes
 from xai_assert.map_keys import Unnamed, digest, map_keys
 from xai_assert.randomness import ImageId
@@ -33,6 +34,7 @@ KEEP = 0.9  # of the limit stays when it is passed, so that not every write has 
 LOOK = 0.01  # of the limit may be written before the folder is added up again, which other workers fill too
 STALE = 3600.0  # seconds: no write takes as long, so an older temporary file is of a process that died
 TOLERANCE = 1e-4  # of a prediction's range: other batch sizes move it by about 1e-6 (float32), other code by more
+DETAIL = "detail "  # before its name in a file
 ENTRY = re.compile(r"[0-9a-f]{40}\.map\.safetensors")  # nothing else in the folder is ever touched
 PART = re.compile(r"[0-9a-f]{40}\.[0-9a-f]{32}\.part")
 
@@ -46,11 +48,13 @@ class StoredMapError(ValueError):
 
 
 class Entry(NamedTuple):
-    """What is kept of an image: its attribution (C, H, W) or (H, W), its clean prediction, and the run they are of."""
+    """What is kept of an image: its attribution (C, H, W) or (H, W), its clean prediction, the run they are of, and
+    what the method says of the attribution, a number each."""
 
     attribution: Tensor
     clean: Tensor
     run: str
+    details: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Store:
@@ -115,7 +119,7 @@ class Store:
             os.utime(path)
         return entry
 
-    def put(self, key: str, attribution: Tensor, clean: Tensor) -> None:
+    def put(self, key: str, attribution: Tensor, clean: Tensor, details: Mapping[str, Tensor] | None = None) -> None:
         """Write an entry in one step: whoever reads finds all of it or none, also if this process is killed here.
 
         A machine that loses its power may leave half of one, which its checksum tells.
@@ -123,7 +127,7 @@ class Store:
         Warns:
             StoreWarning: it cannot be written; said once.
         """
-        content = entry_bytes(key, Entry(attribution, clean, self.run))
+        content = entry_bytes(key, Entry(attribution, clean, self.run, details or {}))
         part = self.folder / f"{key}.{uuid.uuid4().hex}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +185,7 @@ class Shelf:
         self._given: set[ImageId] = set()
         self._of_earlier_runs: set[ImageId] = set()
 
-    def attributed(self, images: Tensor, clean: Tensor, target: Target, *, image_ids: Sequence[ImageId]) -> Tensor:
+    def attributed(self, images: Tensor, clean: Tensor, target: Target, *, image_ids: Sequence[ImageId]) -> Explained:
         """The attribution of a batch: what is stored, and the rest computed as one smaller batch, and stored.
 
         Raises:
@@ -191,17 +195,17 @@ class Shelf:
         keys = self._keys(images, target, image_ids)
         entries = [key and self.store.find(key, now) for key, now in zip(keys, kept, strict=True)]
         self._note(image_ids, entries)
-        maps = [entry.attribution.to(images.device) if entry else None for entry in entries]
-        missing = [i for i, found in enumerate(maps) if found is None]
+        maps = {i: Explained(entry.attribution, entry.details) for i, entry in enumerate(entries) if entry}
+        missing = [i for i in range(len(images)) if i not in maps]
         if missing:
             ids = [image_ids[i] for i in missing]
-            computed = self.method.attribute(self.subject, images[missing], target, image_ids=ids, seed=self.seed)
+            found = self.method.explain(self.subject, images[missing], target, image_ids=ids, seed=self.seed)
             self._computed.update(ids)
-            for i, found in zip(missing, computed, strict=True):
-                maps[i] = found
-                if keys[i] and torch.isfinite(found).all():
-                    self.store.put(keys[i], found, kept[i])
-        return torch.stack([found for found in maps if found is not None])
+            for n, i in enumerate(missing):
+                maps[i] = Explained(found.attribution[n], {name: column[n] for name, column in found.details.items()})
+                if keys[i] and torch.isfinite(found.attribution[n]).all():
+                    self.store.put(keys[i], maps[i].attribution, kept[i], maps[i].details)
+        return _joined([maps[i] for i in range(len(images))], images.device)
 
     def served(self, image_ids: Iterable[ImageId]) -> int:
         """Of these images, those whose map is of an earlier run."""
@@ -257,9 +261,11 @@ def agree(stored: Tensor, now: Tensor) -> bool:
 
 def entry_bytes(key: str, entry: Entry) -> bytes:
     """An entry as the bytes of a safetensors file, with a checksum of all that will be read of it."""
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in entry._asdict().items() if name != "run"}
+    tensors = {"attribution": entry.attribution, "clean": entry.clean}
+    tensors |= {DETAIL + name: column for name, column in entry.details.items()}
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     about = {"key": key, "run": entry.run, "checksum": _checksum(key, entry.run, tensors)}
-    return safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, about)
+    return safetensors.torch.save(tensors, about)
 
 
 def read_entry(content: bytes, key: str) -> Entry:
@@ -273,7 +279,15 @@ def read_entry(content: bytes, key: str) -> Entry:
     about = json.loads(content[8 : 8 + header])["__metadata__"]
     if about["checksum"] != _checksum(key, about["run"], tensors):
         raise ValueError(f"the entry {key} is damaged")
-    return Entry(tensors["attribution"], tensors["clean"], about["run"])
+    details = {name.removeprefix(DETAIL): column for name, column in tensors.items() if name.startswith(DETAIL)}
+    return Entry(tensors["attribution"], tensors["clean"], about["run"], details)
+
+
+def _joined(each: Sequence[Explained], device: torch.device) -> Explained:
+    """One batch of single images, on a device."""
+    names = each[0].details.keys()
+    details = {name: torch.stack([one.details[name].to(device) for one in each]) for name in names}
+    return Explained(torch.stack([one.attribution.to(device) for one in each]), details)
 
 
 def _checksum(key: str, run: str, tensors: dict[str, Tensor]) -> str:

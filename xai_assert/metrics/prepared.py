@@ -117,7 +117,7 @@ def prepare(
     if shelf is None:
         attribution, details = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
     else:
-        attribution, details = shelf.attributed(images, clean, target, image_ids=batch.ids), {}
+        attribution, details = shelf.attributed(images, clean, target, image_ids=batch.ids)
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(
