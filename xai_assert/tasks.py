@@ -23,6 +23,7 @@ class Task(ABC):
     """
 
     name: str
+    target_of_clean = True  # whether the default target depends on the prediction of the clean image
 
     @abstractmethod
     def read(self, output: Tensor) -> Tensor:
@@ -30,7 +31,8 @@ class Task(ABC):
 
     @abstractmethod
     def target(self, clean: Tensor) -> Target:
-        """The default scalar to explain, as a function of the output; `clean` is the prediction on the clean image."""
+        """The default scalar to explain, as a function of the output; `clean` is the prediction on the clean image,
+        and empty where `target_of_clean` says that it is not needed."""
 
     @abstractmethod
     def error(self, prediction: Tensor, reference: Tensor) -> Tensor:
@@ -61,6 +63,7 @@ class Depth(Task):
     """
 
     name = "depth"
+    target_of_clean = False
 
     def read(self, output: Tensor) -> Tensor:
         if output.ndim == 4 and output.shape[1] == 1:

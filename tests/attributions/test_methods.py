@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from known_models import Attentive, Pixelwise, ReturnsTuple, WrongBatch, draw, seeded
+from known_models import Attentive, Counting, Pixelwise, ReturnsTuple, WrongBatch, draw, seeded
 from torch import nn
 
 import xai_assert as xa
@@ -140,3 +140,10 @@ class TestEveryMethod:
 def test_pictures_one_pixel_wide(name, size):
     subject = xa.describe(Pixelwise(draw(3, *size)), name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert xa.heatmap(subject, draw(1, 3, *size), name).shape == (1, *size)
+
+
+@pytest.mark.parametrize(("method", "passes"), [("saliency", 1), ("integrated_gradients(steps=3)", 3)])
+def test_no_pass_is_made_for_a_target_that_does_not_need_it(method, passes):
+    model = Counting(Pixelwise(draw(3, 8, 8)))
+    xa.attribute(model, draw(2, 3, 8, 8), method, task="depth", mean=[0.5] * 3, std=[0.5] * 3)
+    assert (model.forwards, model.backwards) == (2 * passes, 2 * passes)

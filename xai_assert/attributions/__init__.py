@@ -32,6 +32,19 @@ def choose_target(subject: Subject, target: Target | None, clean: Tensor) -> Tar
     return task.target(task.read(clean))
 
 
+def target_without_clean(task: Task | None) -> Target | None:
+    """The task's default target where no clean prediction need be made for it: a forward pass saved."""
+    if task is None or task.target_of_clean:
+        return None
+    chosen, read = task.target(torch.empty(0)), task.read
+
+    def target(output: Tensor) -> Tensor:
+        read(output)  # refuses what is no output of the task, as it would have the clean one
+        return chosen(output)
+
+    return target
+
+
 def attribute(
     subject: nn.Module,
     images: Tensor | Samples,
@@ -68,6 +81,8 @@ def attribute(
     subject = as_subject(subject, task=task, mean=mean, std=std)
     wanted = as_method(method)
     source = ImageSource(images, image_ids=image_ids, channels=subject.card.channels)
+    if target is None and wanted.gradient:  # which reads the output itself; others would not see a model that fails
+        target = target_without_clean(subject.card.task)
     needs_clean = target is None
 
     def work(batch: Batch) -> Tensor:
