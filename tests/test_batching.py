@@ -186,6 +186,7 @@ class TestPasses:
         subject, passes = as_subject(inner, task="depth", mean=[0] * 3, std=[1] * 3), Passes()
         with counted(subject.module, passes):
             xa.attribute(subject, draw(5, 3, 4, 4), xa.method("integrated_gradients", steps=3), batch_size=2)
+            xa.attribute(subject, draw(5, 3, 4, 4), "edges", batch_size=2)  # the clean pass alone
         assert passes == Passes(forward=5, gradient=15)
         assert (inner.forwards, inner.backwards, inner.largest) == (20, 15, 2)
 
