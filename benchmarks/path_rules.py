@@ -171,6 +171,12 @@ def table(found: dict[str, dict[str, list[dict[str, float]]]], n: int) -> str:
     return "\n".join(lines)
 
 
+def extent(found: dict[str, dict[str, list[dict[str, float]]]]) -> tuple[float, float]:
+    """The smallest and the largest median distance."""
+    medians = [np.median([one["distance"] for one in images]) for rule in found.values() for images in rule.values()]
+    return float(min(medians)), float(max(medians))
+
+
 def draw(found: dict[str, dict[str, list[dict[str, float]]]], title: str, to: Path) -> None:
     import matplotlib
 
@@ -187,7 +193,9 @@ def draw(found: dict[str, dict[str, list[dict[str, float]]]], title: str, to: Pa
         xscale="log", yscale="log", xlabel="gradients an image", ylabel="distance to the converged map", title=title
     )
     axes.set_xticks(budgets, labels=[str(n) for n in budgets])
+    axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], labels=["0.01", "0.02", "0.05", "0.1", "0.2"])
     axes.minorticks_off()
+    axes.set_ylim(*(limit * factor for limit, factor in zip(extent(found), (0.8, 1.25), strict=True)))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(to, dpi=130)

@@ -278,3 +278,39 @@ class TestAsSubject:
     def test_anything_else_is_refused(self, model):
         with pytest.raises(TypeError, match=r"subject must be a Subject \(xa.load_model, xa.describe\) or a torch.nn"):
             as_subject(model)
+
+
+class TestKnownFingerprint:
+    """The hash of a large network takes longer than a pass: it is taken anew only where something shows a change."""
+
+    def subject(self):
+        network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+        network.register_buffer("phases", torch.ones(2, dtype=torch.complex64))
+        return xa.describe(network, name="net", task="depth")
+
+    def test_it_is_the_fingerprint_and_is_hashed_once(self, monkeypatch):
+        subject, hashed = self.subject(), []
+        honest = type(subject).fingerprint
+        monkeypatch.setattr(type(subject), "fingerprint", lambda self: hashed.append(1) or honest(self))
+        assert subject.known_fingerprint() == subject.known_fingerprint() == honest(subject)
+        assert len(hashed) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda net: net[0].weight.data.mul_(1 + 1e-6),  # which no version counts
+            lambda net: net[0].bias.requires_grad_(False).add_(1e-3),
+            lambda net: net[1].running_var.fill_(2),
+            lambda net: net.phases.data.mul_(1j),
+            lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+            lambda net: setattr(net[0], "weight", nn.Parameter(net[0].weight.detach() * 2)),
+            lambda net: net.double(),
+            lambda net: net[0].weight.data.fill_(float("nan")),
+        ],
+        ids=["data", "in place", "buffer", "complex", "state dict", "another tensor", "type", "nan"],
+    )
+    def test_every_change_is_seen(self, change):
+        subject = self.subject()
+        before = subject.known_fingerprint()
+        change(subject.module)
+        assert subject.known_fingerprint() == subject.fingerprint() != before

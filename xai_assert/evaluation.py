@@ -292,7 +292,7 @@ class Evaluation:
         if measured and marks == self._marks:
             return
         self._marks = marks
-        now = (self.subject.fingerprint(), str(self.subject.device))
+        now = (self.subject.known_fingerprint(), str(self.subject.device))
         if self._state not in (None, now):
             raise ValueError(
                 f"the weights or the device of {self.subject.name} changed since this Evaluation measured its first "

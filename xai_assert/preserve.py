@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,32 +18,38 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 
     Inference mode is left inside, because its tensors cannot enter a later gradient.
     """
+    modules, parameters = list(module.modules()), list(module.parameters())  # walking through a network takes its time
+    devices = {"cpu", *(p.device.type for p in parameters)} - {"meta"}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(_flags(module))
+        stack.enter_context(_flags(modules, parameters))
         stack.enter_context(_random_states())
-        for device in {"cpu", *(p.device.type for p in module.parameters())} - {"meta"}:
+        for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
-        if any(p.device.type == "cuda" for p in module.parameters()):
+        if "cuda" in devices:
             stack.enter_context(full_precision())
         yield
 
 
 @contextmanager
-def _flags(module: nn.Module) -> Iterator[None]:
-    training = [(m, m.training) for m in module.modules()]
+def _flags(modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    training = [(m, m.training) for m in modules]
     # the flag of a tensor made in inference mode could not be set back outside it
-    trainable = [(p, p.requires_grad) for p in module.parameters() if not p.is_inference()]
+    trainable = [(p, p.requires_grad) for p in parameters if not p.is_inference()]
     try:
-        for m, _ in training:
-            m.training = False
-        for p, _ in trainable:
-            p.requires_grad_(False)
+        _set_flags([(m, False) for m in modules], [(p, False) for p, _ in trainable])
         yield
     finally:
-        for m, flag in training:
+        _set_flags(training, trainable)
+
+
+def _set_flags(training: Sequence[tuple[nn.Module, bool]], trainable: Sequence[tuple[nn.Parameter, bool]]) -> None:
+    """Only those that differ: to set an attribute of a module costs as much as a small layer."""
+    for m, flag in training:
+        if m.training is not flag:
             m.training = flag
-        for p, flag in trainable:
+    for p, flag in trainable:
+        if p.requires_grad is not flag:
             p.requires_grad_(flag)
 
 
