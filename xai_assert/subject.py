@@ -188,9 +188,10 @@ def _signs(module: nn.Module) -> list[Any]:
     signs: list[Any] = [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.shape) for t in tensors]
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
-        real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+        wide = torch.complex128 if tensor.is_complex() else torch.float64
         if tensor.device.type != "meta":
-            by_device.setdefault(tensor.device, []).append(real.sum(dtype=torch.float64))
+            total = tensor.detach().sum(dtype=wide)
+            by_device.setdefault(tensor.device, []).append(torch.view_as_real(total.to(torch.complex128)))
     return signs + [torch.stack(sums).view(torch.int64).tolist() for sums in by_device.values()]
 
 
