@@ -190,8 +190,9 @@ def _signs(module: nn.Module) -> list[Any]:
     for tensor in tensors:
         wide = torch.complex128 if tensor.is_complex() else torch.float64
         if tensor.device.type != "meta":
-            total = tensor.detach().sum(dtype=wide)
-            by_device.setdefault(tensor.device, []).append(torch.view_as_real(total.to(torch.complex128)))
+            mps = tensor.device.type == "mps"  # which has no float64
+            total = tensor.detach().sum().cpu() if mps else tensor.detach().sum(dtype=wide)
+            by_device.setdefault(total.device, []).append(torch.view_as_real(total.to(torch.complex128)))
     return signs + [torch.stack(sums).view(torch.int64).tolist() for sums in by_device.values()]
 
 
