@@ -8,7 +8,7 @@ from known_models import Capturing, Pixelwise, draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xai_assert as xa
-from xai_assert import evaluation
+from xai_assert import table
 from xai_assert.metrics import FaithfulnessCell, FidelityCell
 from xai_assert.packing import Job, Packer
 
@@ -155,8 +155,8 @@ def test_a_batch_waits_for_its_device_no_more_often_with_more_cells(monkeypatch)
     def waits(names):
         """Until what the cells found comes to the CPU, all at once."""
         mode, counts = Waits(), []
-        original = evaluation._on_cpu
-        monkeypatch.setattr(evaluation, "_on_cpu", lambda found: counts.append(mode.count) or original(found))
+        original = table._on_cpu
+        monkeypatch.setattr(table, "_on_cpu", lambda found: counts.append(mode.count) or original(found))
         model = Pixelwise(draw(3, 8, 8))
         ev = xa.Evaluation(model, draw(2, 3, 8, 8, seed=1), task="depth", mean=[0.5] * 3, std=[0.5] * 3, batch_size=2)
         ev.plan("edges", [FidelityCell(xa.perturbation(name)) for name in names])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 
 from xai_assert.acceleration import Accelerated, acceleration_error
 from xai_assert.attributions import Method, as_method
-from xai_assert.attributions.gradients import input_gradient
-from xai_assert.batching import Batch, BatchSizer, ImageSource, Passes, Samples, counted, run_batches, without_gradient
+from xai_assert.batching import BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cost import passes_an_image
 from xai_assert.datasets import scenes
 from xai_assert.early import ShuffledSource
@@ -23,10 +21,9 @@ from xai_assert.errors import Failure
 from xai_assert.evidence import Develop, Keep, Keeper, Kept
 from xai_assert.metrics import Cell, FaithfulnessCell, FaithfulnessScore, FidelityCell, FidelityScore, Metric, Score
 from xai_assert.metrics.faithfulness import GROUPS, Mode
-from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference, Seen, check_rules, sign_agreement
-from xai_assert.metrics.prepared import Measured, Prepared, check_finite, prepare
-from xai_assert.packing import Packer, Steps
-from xai_assert.perturbations import Perturbation, Perturbed, decided_by_lot, warn_of_ties
+from xai_assert.metrics.fidelity import Aggregate, AsrRule, Reference, check_rules
+from xai_assert.metrics.prepared import Measured
+from xai_assert.perturbations import Perturbation
 from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.preserve import undisturbed
 from xai_assert.provenance import versions
@@ -34,6 +31,7 @@ from xai_assert.randomness import ImageId
 from xai_assert.registry import models
 from xai_assert.store import Shelf, Store
 from xai_assert.subject import as_subject
+from xai_assert.table import Table
 from xai_assert.tasks import Target, Task
 
 
@@ -43,8 +41,6 @@ class NotYetMeasured(Exception):
 
 Found = tuple[tuple[ImageId, ...], Measured]  # of these images
 Enough = Callable[[Method], int | None]
-
-BY_LOT = "by_lot"  # a column that is looked at and left out of what is kept
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -308,18 +304,27 @@ class Evaluation:
         """
         stop: int | None = None
         parts: dict[Any, list[Measured]] = {cell.key: [] for cell in cells}
-        failed: dict[Any, Failure] = {}
         ids: list[ImageId] = []
         if self.keep != "none":
             self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card, self.develop))
         if self.store and self._state:
             shelf = Shelf(self.store, self.subject, self._state[0], method, self.seed)
             self._shelves.setdefault(method.key, shelf)
+        table = Table(
+            self.subject,
+            method,
+            cells,
+            target=self._target,
+            seed=self.seed,
+            sizer=self._sizer,
+            shelf=self._shelves.get(method.key),
+            keeper=self._keepers.get(method.key),
+        )
+        failed = table.failed
         self._measure_acceleration()
         with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
-            work = functools.partial(self._batch, method, cells, failed)
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
-            for batch_ids, measured in run_batches(self.source, self._sizer, work):
+            for batch_ids, measured in run_batches(self.source, self._sizer, table.measure):
                 ids += batch_ids
                 self.progress(f"{self.subject.name} {method}", len(ids), len(self.source))
                 for key, values in measured.items():
@@ -352,102 +357,6 @@ class Evaluation:
             spent, total = self.passes - before, self._method_passes[method.key]
             total.forward, total.gradient = total.forward + spent.forward, total.gradient + spent.gradient
 
-    def _batch(
-        self, method: Method, cells: Sequence[Cell], failed: dict[Any, Failure], batch: Batch
-    ) -> tuple[tuple[ImageId, ...], dict[Any, Measured]]:
-        """Explain one batch and measure its cells: their forward passes are packed together, and all that they found
-        comes to the CPU at once."""
-        shelf = self._shelves.get(method.key)
-        prepared = prepare(self.subject, method, batch, target=self._target, seed=self.seed, shelf=shelf)
-        packer = Packer(functools.partial(without_gradient, self.subject), self._sizer.size // len(batch))
-        found: dict[Any, Measured] = {}
-        seen: dict[Any, list[Seen]] = defaultdict(list)
-
-        def fail(key: Any, error: Exception) -> None:
-            failed[key] = Failure.of(error)
-
-        by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
-        for cell in cells:
-            by_perturbation[cell.perturbation and cell.perturbation.key].append(cell)
-        for same in by_perturbation.values():
-            open_cells = [cell for cell in same if cell.key not in failed]
-            try:
-                if open_cells:
-                    perturb = self._perturbed(open_cells[0].perturbation, prepared)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                failed.update({cell.key: Failure.of(error) for cell in open_cells})
-                continue
-            for cell in open_cells:
-                kept = seen[cell.key] if method.key in self._keepers else None
-                steps = self._steps(method, cell, prepared, perturb, kept)
-                packer.add(steps, functools.partial(found.__setitem__, cell.key), functools.partial(fail, cell.key))
-        packer.finish()
-        return batch.ids, self._settled(method, cells, prepared, found, seen, failed)
-
-    def _steps(
-        self, method: Method, cell: Cell, prepared: Prepared, perturb: Perturbed, seen: list[Seen] | None
-    ) -> Steps[Measured]:
-        """What a cell measures of a batch, on the device where the batch lies."""
-        cell.check((prepared.images.shape[2], prepared.images.shape[3]))
-        if not isinstance(cell, FidelityCell):
-            measured = cell.measure(prepared, perturb)
-            return (yield from measured) if isinstance(measured, Generator) else measured
-        found: Measured = yield from cell.measure(prepared, perturb, seen)
-        found |= prepared.details
-        found[BY_LOT] = decided_by_lot(prepared.heatmap, prepared.ranking, cell.fraction)
-        if cell.perturbation.single_step and method.gradient and perturb.field is not None:
-            found["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)
-        return found
-
-    def _settled(
-        self,
-        method: Method,
-        cells: Sequence[Cell],
-        prepared: Prepared,
-        found: Mapping[Any, Measured],
-        seen: Mapping[Any, list[Seen]],
-        failed: dict[Any, Failure],
-    ) -> dict[Any, Measured]:
-        """What a batch found, on the CPU and checked; an error in a cell ends that cell alone."""
-        settled: dict[Any, Measured] = {}
-        on_cpu = _on_cpu(found)
-        for cell in cells:
-            measured = on_cpu.get(cell.key)
-            if measured is None:
-                continue
-            try:
-                if BY_LOT in measured and isinstance(cell, FidelityCell):
-                    warn_of_ties(measured.pop(BY_LOT), cell.fraction, method)
-                under = f" perturbed by {cell.perturbation}" if cell.perturbation else ""
-                columns = torch.cat([column.reshape(len(column), -1) for column in measured.values()], 1)
-                check_finite(columns, prepared.image_ids, self.subject, under)
-                if seen.get(cell.key):
-                    self._keepers[method.key].look(cell.key, prepared, seen[cell.key], measured)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                failed[cell.key] = Failure.of(error)
-            else:
-                settled[cell.key] = measured
-        return settled
-
-    def _perturbed(self, what: Perturbation | None, prepared: Prepared) -> Perturbed:
-        if what is None:
-            return Perturbed(prepared.images)
-
-        def loss(output: Tensor) -> Tensor:
-            if prepared.truth is None:
-                return prepared.target(output)
-            return prepared.task.loss(prepared.task.read(output), prepared.truth)
-
-        def gradient(images: Tensor | None = None) -> Tensor:
-            return input_gradient(self.subject, prepared.images if images is None else images, loss)
-
-        ids, card = prepared.image_ids, self.subject.card
-        return what.on(prepared.images, card=card, image_ids=ids, seed=self.seed, gradient=gradient)
-
     def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
         card = self.subject.card
         fingerprint, device = self._state or ("", "")
@@ -468,19 +377,6 @@ class Evaluation:
             "versions": versions(),
             **cell.about(),
         }
-
-
-def _on_cpu(found: Mapping[Any, Measured]) -> dict[Any, Measured]:
-    """In float64 on the CPU, all cells in one transfer: a device is waited for once a batch."""
-    columns = [column for measured in found.values() for column in measured.values()]
-    if not columns:
-        return {}
-    flat = torch.cat([column.reshape(len(column), -1).double() for column in columns], 1).cpu()
-    parts = iter(torch.split(flat, [column.shape[1:].numel() for column in columns], dim=1))
-    return {
-        key: {name: next(parts).reshape(column.shape) for name, column in measured.items()}
-        for key, measured in found.items()
-    }
 
 
 def _joined(
