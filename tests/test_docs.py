@@ -12,7 +12,7 @@ import xai_assert
 from xai_assert.testing import OPTIONS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").iterdir())]
+DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").iterdir() if path.is_file())]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(xai_assert.__path__, "xai_assert."))
 
 

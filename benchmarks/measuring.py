@@ -1,0 +1,162 @@
+"""Time and passes of several ways to do one work: by turns, so that a ratio compares neighbours in time."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from xai_assert.batching import Passes, counted
+
+BARE = "bare"
+SHORT = 5.0  # seconds of a first round that is thrown away: in a longer one, what is done once does not show
+MOST = 25  # rounds
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work; `missing` says why there is nothing to run."""
+
+    name: str
+    run: Callable[[], object] | None
+    missing: str | None = None
+
+
+@dataclass
+class Timed:
+    """Seconds of each round, and the passes of the last one, in images."""
+
+    seconds: list[float] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
+    missing: str | None = None
+
+
+def clock_of(device: torch.device) -> Clock:
+    """A clock that waits for what the device still has to do."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def order(names: Sequence[str], round_number: int) -> list[str]:
+    """Each round begins with another one, so that nobody always runs in the wake of the same neighbour.
+
+    >>> [order(["a", "b", "c"], i) for i in range(3)]
+    [['a', 'b', 'c'], ['b', 'c', 'a'], ['c', 'a', 'b']]
+    """
+    start = round_number % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def alternate(
+    contenders: Sequence[Contender],
+    module: nn.Module,
+    *,
+    seconds: float,
+    fewest: int = 3,
+    clock: Clock = time.perf_counter,
+    exact: int | None = None,
+    left: float = math.inf,
+) -> dict[str, Timed]:
+    """Run all contenders in rounds, as many as fit into `seconds`, at least `fewest`; or `exact`ly so many.
+
+    More than one only while they fit into the seconds `left` to the whole run.
+
+    A first round that is short is a warm-up and thrown away. A contender that raises is out, and says why; the bare
+    passes may not.
+    """
+    timed = {one.name: Timed(missing=one.missing) for one in contenders}
+    runs = {one.name: one.run for one in contenders if one.run is not None}
+    if not runs:
+        return timed
+    first = _round(runs, timed, module, order(list(runs), 0), clock)
+    if first < SHORT:
+        for one in timed.values():
+            one.seconds.clear()
+        first = _round(runs, timed, module, order(list(runs), 0), clock) if runs else 0.0
+    rounds = exact or max(fewest, min(MOST, int(seconds / first) if first else MOST))
+    rounds = min(rounds, int(left / first)) if first and left < math.inf else rounds
+    for number in range(1, rounds if runs else 0):
+        _round(runs, timed, module, order(list(runs), number), clock)
+    return timed
+
+
+def _round(
+    runs: dict[str, Callable[[], object]], timed: dict[str, Timed], module: nn.Module, names: list[str], clock: Clock
+) -> float:
+    """One turn each; the seconds of all. The same hook counts the passes of each, so it costs them alike."""
+    total = 0.0
+    for name in names:
+        one, passes = timed[name], Passes()
+        if name not in runs:
+            continue
+        try:
+            with counted(module, passes):
+                begun = clock()
+                runs[name]()
+                spent = clock() - begun
+        except Exception as error:
+            if name == BARE:
+                raise
+            one.missing, one.seconds = reason(error), []
+            del runs[name]
+            continue
+        one.seconds.append(spent)
+        one.passes = passes
+        total += spent
+    return total
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:160]}{'...' if len(text) > 160 else ''}"
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles.
+
+    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    {'median': 3.0, 'q1': 2.0, 'q3': 4.0}
+    """
+    if len(values) == 1:
+        return {"median": values[0], "q1": values[0], "q3": values[0]}
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": statistics.median(values), "q1": first, "q3": third}
+
+
+def ratios(seconds: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of the ratio in each round.
+
+    >>> ratios([2.0, 6.0, 8.0], [1.0, 2.0, 2.0])["median"]
+    3.0
+    """
+    return spread([one / other for one, other in zip(seconds, base, strict=True)])
+
+
+def as_record(timed: dict[str, Timed], images: int) -> dict[str, Any]:
+    """The contenders of a case as plain JSON types; passes an image."""
+    base, record = timed.get(BARE), dict[str, Any]()
+    for name, one in timed.items():
+        if not one.seconds:
+            record[name] = {"missing": one.missing or "did not run"}
+            continue
+        record[name] = {
+            "seconds": one.seconds,
+            "median_seconds": statistics.median(one.seconds),
+            "passes": {"forward": one.passes.forward / images, "gradient": one.passes.gradient / images},
+        }
+        if base is not None and base.seconds:
+            record[name]["ratio"] = ratios(one.seconds, base.seconds)
+    return record
