@@ -113,8 +113,8 @@ class _Path:
         for first in range(0, len(nodes), len(self.path)):
             part = nodes[first : first + len(self.path)]
             rows = torch.tensor([node.row for node in part], device=self.path.device)
-            alphas = self.path.new_tensor([node.alpha for node in part])[:, None, None, None]
-            at = self.start[rows] + self.path[rows] * alphas
+            alphas = self.sums.new_tensor([node.alpha for node in part])[:, None, None, None]
+            at = (self.start[rows] + self.path[rows] * alphas).to(self.path)  # half precision has no such places
             value, gradient = value_and_gradient(self.model, at, for_rows(self.target, rows, len(self.path)))
             values.append(value)
             change = gradient.to(self.sums) * self.path[rows]
