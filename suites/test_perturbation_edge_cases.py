@@ -52,9 +52,9 @@ def shown(subject: Subject, images: Tensor, case: Case, ids: list[int], chunk: i
     with hooks(subject.module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))):
         fidelity(subject, case.heatmap.method(), images, case, image_ids=ids, batch_size=chunk)
     rows = torch.cat(seen)  # a pass holds as many of them as fit
-    of_batches = rows.split(len(rows) // len(images) * chunk)  # of each: clean, those of an attack, R, I
+    of_batches = torch.split(rows, len(rows) // len(images) * chunk)  # of each: clean, those of an attack, R, I
     sides: list[tuple[Tensor, ...]] = []
-    for shown_together, passes in zip(images.split(chunk), of_batches, strict=True):
+    for shown_together, passes in zip(torch.split(images, chunk), of_batches, strict=True):
         n = len(shown_together)
         sides.append((passes[:n], passes[-2 * n : -n], passes[-n:]))
     clean, relevant, irrelevant = (torch.cat(side) for side in zip(*sides, strict=True))
