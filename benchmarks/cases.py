@@ -19,6 +19,7 @@ from xai_assert.metrics import FidelityCell
 OURS, CAPTUM, QUANTUS, PLAIN = "ours", "captum", "quantus", "plain loop"
 CONTENDERS = (BARE, OURS, CAPTUM, QUANTUS, PLAIN)
 NO_METRIC = "has no such metric"
+# of a saliency map, or as quick as one: a few passes an image
 SHORT = ("saliency", "rollout", "cell", "fe", "deletion", "srg", "infidelity", "max_sensitivity")
 WORKS = (*SHORT, "table", "adaptive_ig", "ig")
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import acceptance, growth, memory, pictures, tables
-from benchmarks.cases import WORKS, Case, cases
+from benchmarks.cases import SHORT, WORKS, Case, cases
 from benchmarks.machine import machine, versions
 from benchmarks.measuring import alternate, as_record, clock_of
 from benchmarks.networks import NETWORKS, Network, Setup, prepare, quick
@@ -135,11 +135,12 @@ def all_cases(options: argparse.Namespace, device: torch.device, clock: Clock, s
         return []
     found = []
     for network in networks(options):
-        setup = prepare(network, device)
-        for work, make in cases(setup).items():
+        few, more = prepare(network, device), prepare(network, device, images=network.short)
+        for work in WORKS:
             if clock.over or not wanted(options, work):
                 continue
-            found.append(measured(make(), setup, options, clock))
+            setup = more if work in SHORT else few
+            found.append(measured(cases(setup)[work](), setup, options, clock))
             say(f"{clock.seconds:5.0f} s  {network.name}: {found[-1]['title']}  {words(found[-1]['contenders'])}")
         if clock.over:
             say(f"{clock.seconds:5.0f} s  out of time in {network.name}: what is left is not measured")

@@ -21,13 +21,16 @@ IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224,
 class Network:
     """A network and how much of it is measured: so many images, all of them one batch.
 
-    `table_steps` are the IG steps of the paper's table, `most` the gradients that adaptive IG may take an image, and
-    `rounds` the fewest of a long work. A full run has to end within half an hour on two cores.
+    A short work, of a saliency map, has `short` images, a long one `images`: what a call costs whatever it is asked
+    would stand for much in the time of a single picture, and nobody judges a method by one. `table_steps` are the IG
+    steps of the paper's table, `most` the gradients that adaptive IG may take an image, and `rounds` the fewest of a
+    long work. A full run has to end within half an hour on two cores.
     """
 
     name: str
     build: Callable[[], xa.Subject]
     size: tuple[int, int]
+    short: int
     images: int
     steps: int = 200
     table_steps: int = 20
@@ -94,18 +97,18 @@ def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
 
 
 NETWORKS = [
-    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 2, table_steps=200, rounds=3, most=500),
-    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 2, table_steps=50, most=500),
-    Network("resnet18", lambda: of_timm("resnet18"), (224, 224), 1, attention=False),
-    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224"), (224, 224), 1),
+    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 8, 2, table_steps=200, rounds=3, most=500),
+    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 2, table_steps=50, most=500),
+    Network("resnet18", lambda: of_timm("resnet18"), (224, 224), 4, 1, attention=False),
+    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224"), (224, 224), 4, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds
-    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, table_steps=10),
+    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 4, 1, table_steps=10),
 ]
 
 
 def quick(network: Network) -> Network:
     """So little of it that a run shows only that everything works."""
-    return replace(network, images=1, steps=8, table_steps=4, most=20, rounds=1)
+    return replace(network, short=1, images=1, steps=8, table_steps=4, most=20, rounds=1)
 
 
 @dataclass(frozen=True)

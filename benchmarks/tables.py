@@ -90,10 +90,13 @@ def times(cases: Sequence[Mapping[str, Any]]) -> str:
     for network in dict.fromkeys(case["network"] for case in cases):
         own = [case for case in cases if case["network"] == network]
         size = "x".join(map(str, own[0]["size"]))
-        text.append(f"### {network}, {size}, batch of {own[0]['batch_size']}\n")
+        text.append(f"### {network}, {size}\n")
         reasons: dict[str, str] = {}
-        rows = [[case["title"], needed(case), *(entry(case, who, reasons) for who in WORDS)] for case in own]
-        text.append(table(["work", "bare passes an image", *WORDS.values()], rows))
+        rows = [
+            [case["title"], str(case["images"]), needed(case), *(entry(case, who, reasons) for who in WORDS)]
+            for case in own
+        ]
+        text.append(table(["work", "images", "bare passes an image", *WORDS.values()], rows))
         text += [f"{mark}: {why}.  " for why, mark in reasons.items()] + [""]
     return "\n".join(text)
 
@@ -145,8 +148,9 @@ def memory(records: Sequence[Mapping[str, Any]]) -> str:
         f"{one['steps']} on {one['network']}" for one in records if one["what"] == "IG" and "ours" in one["who"]
     )
     return (
-        "## Peak memory\n\nMiB over what was there before the work began, of the batches of the tables above; steps of "
-        f'IG: {steps}. "As it comes" is Captum without `internal_batch_size`.\n\n' + table(["work", *networks], rows)
+        "## Peak memory\n\nMiB over what was there before the work began, of a batch as the long works above have it; "
+        f'steps of IG: {steps}. "As it comes" is Captum without `internal_batch_size`.\n\n'
+        + table(["work", *networks], rows)
     )
 
 

@@ -53,6 +53,7 @@ def setup():
             lambda: xa.describe(network, name="tiny", task="depth", unit="m", **networks.IMAGENET),
             (32, 32),
             2,
+            2,
             steps=5,
             table_steps=5,
             most=17,

@@ -188,11 +188,13 @@ def _signs(module: nn.Module) -> list[Any]:
     signs: list[Any] = [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.shape) for t in tensors]
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
-        wide = torch.complex128 if tensor.is_complex() else torch.float64
-        if tensor.device.type != "meta":
-            mps = tensor.device.type == "mps"  # which has no float64
-            total = tensor.detach().sum().cpu() if mps else tensor.detach().sum(dtype=wide)
-            by_device.setdefault(total.device, []).append(torch.view_as_real(total.to(torch.complex128)))
+        if tensor.device.type == "meta":
+            continue
+        parts = torch.view_as_real(tensor.detach()).unbind(-1) if tensor.is_complex() else (tensor.detach(),)
+        for part in parts:
+            mps = part.device.type == "mps"  # which has no float64
+            total = part.sum().cpu().double() if mps else part.sum(dtype=torch.float64)
+            by_device.setdefault(total.device, []).append(total)
     return signs + [torch.stack(sums).view(torch.int64).tolist() for sums in by_device.values()]
 
 
