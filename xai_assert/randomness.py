@@ -69,7 +69,7 @@ def _drawn(
 ) -> Tensor:
     """What `draw` fills in for each image, (B, *shape): by as many threads as torch has, because to draw the noise of
     a batch takes a tenth of a forward pass of a small network, and NumPy lets others run while it draws."""
-    fields = np.empty((len(image_ids), *shape), kind)
+    fields: np.ndarray[Any, Any] = np.empty((len(image_ids), *shape), kind)
 
     def fill(i: int) -> None:
         draw(generator(seed, image_ids[i], purpose), fields[i])

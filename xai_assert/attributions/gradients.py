@@ -22,7 +22,8 @@ def input_gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
 def value_and_gradient(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     """The target (B,) of each image, and its gradient; see `input_gradient`."""
     with torch.enable_grad():
-        inputs = images.detach().clone().requires_grad_(True)
+        inputs = images.detach()  # another tensor with the same values: the flag of the caller's own is not touched
+        inputs = (inputs.clone() if inputs.is_inference() else inputs).requires_grad_(True)
         values = target(model(inputs))
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(images),):
             got = tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
