@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,7 +115,7 @@ class Evaluation:
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Found | Failure]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
-        self._marks: list[tuple[int, int]] | None = None  # cheap signs that no tensor of the module was written on
+        self._marks: list[Any] | None = None  # cheap signs that no tensor of the module was written on
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
@@ -282,13 +281,10 @@ class Evaluation:
         For what was measured already only signs that cost nothing are looked at: where the tensors lie, and how often
         they were written on.
         """
-        tensors = itertools.chain(self.subject.module.parameters(), self.subject.module.buffers())
-        # tensors of inference mode count no versions, and nobody writes on them outside of it
-        marks = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        if measured and marks == self._marks:
+        if measured and self._marks == self.subject.marks():
             return
-        self._marks = marks
         now = (self.subject.known_fingerprint(), str(self.subject.device))
+        self._marks = self.subject.known_marks
         if self._state not in (None, now):
             raise ValueError(
                 f"the weights or the device of {self.subject.name} changed since this Evaluation measured its first "

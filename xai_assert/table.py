@@ -135,7 +135,7 @@ class Table:
 
 
 def _on_cpu(found: Mapping[Any, Measured]) -> dict[Any, Measured]:
-    """In float64 on the CPU, all cells in one transfer: a device is waited for once a batch."""
+    """In float64 on the CPU, all cells in one transfer."""
     columns = [column for measured in found.values() for column in measured.values()]
     if not columns:
         return {}
