@@ -61,7 +61,7 @@ class Evaluation:
 
     The first score asked of a method computes all cells planned for it (`plan`) in one streaming pass; what stays in
     memory is a few numbers an image. Each fidelity cell costs two forward passes an image, beside one clean forward
-    and one attribution for the method, and one gradient for each attack.
+    and one attribution for the method (of saliency they are one pass), and one gradient for each attack.
 
     Args:
         subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
@@ -215,7 +215,8 @@ class Evaluation:
             return None
         shelf = self._shelves.get(wanted.key)
         spared = shelf.spared(self._ids[: max(counts)]) if shelf else Passes()
-        return Passes(each.forward * max(counts), each.gradient * max(counts)) - spared
+        clean = max(counts) if shelf and wanted.predicts else 0  # the store asks for the clean prediction first
+        return Passes(each.forward * max(counts) + clean, each.gradient * max(counts)) - spared
 
     def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
         """What was kept (`keep`) while a fidelity cell was measured, the worst image first. It is large: given once."""

@@ -23,10 +23,12 @@ KEYED = ("image_ids", "seed")  # a method that draws random numbers declares the
 
 
 class Explained(NamedTuple):
-    """What a method may return where it has more to say than the attribution: numbers (B,) of how it came about."""
+    """What a method may return where it has more to say than the attribution: numbers (B,) of how it came about, and
+    the model's output on the images themselves, if it made that pass."""
 
     attribution: Tensor
     details: Mapping[str, Tensor] = MappingProxyType({})
+    output: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,9 @@ class Method:
     `Explained` with details of each image beside it, which are kept with the scores. `reduction` is
     "max_abs" (largest absolute value over the channels) or "abs_sum" (absolute value of their sum). `gradient` says
     that the map follows the gradient of the target, so that a single-step attack would judge it by itself. `passes`
-    are the forward and gradient passes it makes for an image, where that is known (else None).
+    are the forward and gradient passes it makes for an image, where that is known (else None). `predicts` says that it
+    gives the model's output on the images (`Explained.output`), and asks for the target of no other: then no pass is
+    made to know it.
 
     >>> method("integrated_gradients", steps=64).passes(steps=64)
     (0, 64)
@@ -50,6 +54,7 @@ class Method:
     signed: Signed | None = None
     gradient: bool = False
     passes: Callable[..., tuple[int, int] | None] | None = None
+    predicts: bool = False
 
     def __str__(self) -> str:
         return registry.format_spec(self.name, self.parameters)
@@ -81,6 +86,8 @@ class Method:
         wrong = [name for name, column in found.details.items() if tuple(column.shape) != (len(images),)]
         if wrong:
             raise ValueError(f"method {self} returned details {wrong} that are not one number an image (B,)")
+        if self.predicts and found.output is None:
+            raise ValueError(f"method {self} is registered with predicts=True, but gave no Explained(..., output=...)")
         return found._replace(attribution=self._checked(found.attribution, images))
 
     def _checked(self, attribution: Tensor, images: Tensor) -> Tensor:
@@ -171,6 +178,7 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
         signed or found.signed,
         found.gradient,
         found.passes,
+        found.predicts,
     )
 
 
@@ -181,6 +189,7 @@ def register_method(
     signed: Signed | None = None,
     gradient: bool = False,
     passes: Callable[..., tuple[int, int] | None] | None = None,
+    predicts: bool = False,
     replace: bool = False,
 ) -> Callable[[F], F]:
     """Decorator: give `(model, images, target, *, ...) -> attribution` a name.
@@ -203,7 +212,7 @@ def register_method(
     """
 
     def decorate(function: F) -> F:
-        entry = Method(name, function, {}, reduction, signed, gradient, passes)
+        entry = Method(name, function, {}, reduction, signed, gradient, passes, predicts)
         registry.methods.register(name, entry, replace=replace)
         return function
 

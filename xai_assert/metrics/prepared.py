@@ -110,14 +110,20 @@ def prepare(
             "pass task='depth', or make a subject with xa.describe"
         )
     images = batch.images.to(subject.device)
-    output = without_gradient(subject, images)
+    explained = None
+    if method.predicts and shelf is None:  # which looks its maps up by the clean prediction
+        own = functools.partial(_target_of_itself, subject, target)
+        explained = method.explain(subject, images, own, image_ids=batch.ids, seed=seed)
+    seen = explained and explained.output
+    output = without_gradient(subject, images) if seen is None else seen
     clean = task.read(output)
     check_finite(clean.flatten(1), batch.ids, subject)
     target = choose_target(subject, target, output)
-    if shelf is None:
-        attribution, details = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
-    else:
-        attribution, details = shelf.attributed(images, clean, target, image_ids=batch.ids)
+    if shelf is not None:
+        explained = shelf.attributed(images, clean, target, image_ids=batch.ids)
+    elif explained is None:
+        explained = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
+    attribution = explained.attribution
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(
@@ -136,10 +142,15 @@ def prepare(
         floor=max(map(floor_of, (images.dtype, output.dtype, subject.precision))) * task.magnitude(clean),
         unit=subject.card.strength(images.shape[1]).to(images),
         attribution=attribution,
-        details=details,
+        details=explained.details,
         heatmap=heatmap,
         ranking=rank(heatmap, seed=seed, image_ids=batch.ids),
     )
+
+
+def _target_of_itself(subject: Subject, target: Target | None, output: Tensor) -> Tensor:
+    """The target of an output of clean images, which is also what it is chosen by."""
+    return choose_target(subject, target, output.detach())(output)
 
 
 def floor_of(dtype: torch.dtype | None) -> float:
