@@ -67,7 +67,8 @@ class Evaluation:
         subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
         images: the network's input (B, C, H, W), already preprocessed, or a data set (`xai_assert.batching.Samples`);
             None, for a registered model, stands for the 24 bundled scenes.
-        ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown.
+        ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown. Of classes
+            labels, (B,) or (B, H', W').
         image_ids: names of a tensor's images, which key its random draws; the positions by default.
         seed: of everything drawn at random.
         target: output -> (B,), the scalar that is explained; the task's default otherwise.
@@ -119,6 +120,7 @@ class Evaluation:
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
+        self._task = self.subject.card.task  # or as the first output shows
         self._acceleration: dict[str, Any] | None = None  # how, and how far it moves the predictions
         self._shelves: dict[Any, Shelf] = {}  # of the store, by method
         self._asking = False  # `enough` looks at what was measured so far
@@ -331,6 +333,7 @@ class Evaluation:
                     stop = self._stop(method, len(ids))
                 if stop is not None or len(failed) == len(cells):
                     break
+        self._task = table.task
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
         self._ids = max(self._ids, tuple(ids[:stop]), key=len)
@@ -363,7 +366,7 @@ class Evaluation:
             "model": card.name,
             "weights": card.weights,
             "fingerprint": fingerprint,
-            "task": card.task.name if card.task else None,
+            "task": self._task.name if self._task else None,
             "method": str(method),
             "perturbation": str(cell.perturbation) if cell.perturbation else None,
             "seed": self.seed,

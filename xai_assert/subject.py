@@ -240,7 +240,7 @@ def describe(
     Args:
         module: takes images (B, C, H, W).
         name: how results and gates call it.
-        task: "depth", or a `Task` of your own.
+        task: "depth", "classification", "segmentation", or a `Task` of your own.
         mean, std: of the preprocessing, one value a channel, for pictures in [0, 1].
         input_size, output_size: (height, width) in pixels, for the data sets; the output's defaults to the input's.
         unit: of the prediction, such as "m".

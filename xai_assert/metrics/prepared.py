@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_assert.attributions import Method, check_ranks, choose_target
+from xai_assert.attributions import Method, check_ranks, choose_target, task_of
 from xai_assert.attributions.controls import edges
 from xai_assert.batching import Batch, without_gradient
 from xai_assert.errors import DegenerateHeatmapError, ModelOutputError
@@ -103,12 +103,6 @@ def prepare(
         ModelOutputError: the model fails, or returns NaN.
         DegenerateHeatmapError: a heatmap is constant or not finite.
     """
-    task = subject.card.task
-    if task is None:
-        raise TypeError(
-            f"{subject.name} does not say what its output means, so no error can be taken of it; "
-            "pass task='depth', or make a subject with xa.describe"
-        )
     images = batch.images.to(subject.device)
     explained = None
     if method.predicts and shelf is None:  # which looks its maps up by the clean prediction
@@ -116,8 +110,9 @@ def prepare(
         explained = method.explain(subject, images, own, image_ids=batch.ids, seed=seed)
     seen = explained and explained.output
     output = without_gradient(subject, images) if seen is None else seen
+    task = task_of(subject, output)
     clean = task.read(output)
-    check_finite(clean.flatten(1), batch.ids, subject)
+    check_finite(clean.reshape(len(clean), -1), batch.ids, subject)
     target = choose_target(subject, target, output)
     if shelf is not None:
         explained = shelf.attributed(images, clean, target, image_ids=batch.ids)
