@@ -182,7 +182,7 @@ class TestFidelity:
 
     def test_a_planted_wrong_map_is_rejected(self):
         xa.assert_attribution_fidelity(Corner(), truth_of_corner, IMAGES, min_af=0.9, fraction=0.25)
-        with pytest.raises(AssertionError, match="AF of Corner .* is -1.000 on 6 images, below min_af=0.900"):
+        with pytest.raises(AssertionError, match=r"AF of Corner .* is -1.000 on 6 images, below min_af=0.900"):
             xa.assert_attribution_fidelity(Corner(), inverse_of_corner, IMAGES, min_af=0.9, fraction=0.25)
 
     def test_saliency_finds_the_corner(self):
