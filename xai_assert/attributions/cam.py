@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xai_assert.attention import ExposesAttention
 from xai_assert.attributions.base import register_method
 from xai_assert.attributions.gradients import checked_values
 from xai_assert.errors import NotApplicableError
@@ -115,11 +116,12 @@ class Found:
             tensor = tensor.permute(0, 3, 1, 2) if getattr(self.module, "output_fmt", None) == "NHWC" else tensor
             if tensor.shape[2] * tensor.shape[3] > 1:
                 return tensor
-        grid, prefix = tokens_of(self.module, *self.size)
-        if tensor.ndim == 3 and grid and tensor.shape[1] - grid[0] * grid[1] in (0, prefix):
-            tokens = tensor[:, tensor.shape[1] - grid[0] * grid[1] :]
-            return tokens.transpose(1, 2).unflatten(2, grid)
-        known = f", and its patches are {grid} behind {prefix} other tokens" if grid else ""
+        grids, prefix = tokens_of(self.module, *self.size)
+        for grid in grids if tensor.ndim == 3 else ():
+            behind = tensor.shape[1] - grid[0] * grid[1]
+            if behind in (0, prefix):
+                return tensor[:, behind:].transpose(1, 2).reshape(len(tensor), -1, *grid)
+        known = f", and its patches are {' or '.join(map(str, grids))} behind {prefix} other tokens" if grids else ""
         raise NotApplicableError(
             f"grad_cam does not apply to {self.model.name}: layer {self.name!r} gives {tuple(tensor.shape)}{known}; "
             f"{REMEDY}"
@@ -133,38 +135,40 @@ def check_layer(model: Subject, layer: str) -> None:
         raise NotApplicableError(f"grad_cam: {model.name} has no layer {layer!r}; there is {', '.join(near) or 'none'}")
 
 
+def is_timm(module: nn.Module) -> bool:
+    return any(kind.__module__.startswith("timm.models.") for kind in type(module).__mro__)
+
+
+def features_of(module: nn.Module) -> list[dict[str, Any]]:
+    """What a network of timm's says of its features: name of a module, and input pixels a place and side."""
+    info = getattr(module, "feature_info", None) if is_timm(module) else None
+    return list(getattr(info, "info", info) or [])
+
+
 def timm_layer(module: nn.Module) -> str | None:
-    """The last spatial layer of a network of timm's, by what timm says of its features."""
-    if not any(kind.__module__.startswith("timm.models.") for kind in type(module).__mro__):
+    """The last spatial layer of a network of timm's."""
+    features, layers = features_of(module), dict(module.named_modules())
+    if not features or features[-1]["module"] not in layers:
         return None
-    info = getattr(module, "feature_info", None)
-    features = getattr(info, "info", info) or []
-    name: str | None = features[-1]["module"] if features else None
-    names = dict(module.named_modules())
-    if name is None or name not in names:
-        return None
-    pre_norm = f"{name}.norm1"
-    if (
-        getattr(module, "cls_token", None) is not None
-        and pre_norm in names
-        and "Post" not in type(names[name]).__name__
-    ):
-        return pre_norm
+    name: str = features[-1]["module"]
+    from xai_assert.attributions.timm_attention import FLAT  # late, because timm takes its time to import
+
+    reads_class_token = isinstance(module, FLAT) and module.cls_token is not None
+    if reads_class_token and f"{name}.norm1" in layers and "Post" not in type(layers[name]).__name__:
+        return f"{name}.norm1"
     return name
 
 
-def tokens_of(module: Any, height: int, width: int) -> tuple[tuple[int, int] | None, int]:
-    """The grid of patches, and how many tokens stand before them, where a network says so."""
-    if hasattr(module, "attention_taps"):
-        tap = module.attention_taps(height, width)[-1]
-        return tap.grid, tap.prefix
-    embed = getattr(module, "patch_embed", None)
-    prefix = getattr(module, "num_prefix_tokens", 0)
+def tokens_of(module: Any, height: int, width: int) -> tuple[list[tuple[int, int]], int]:
+    """The grids that tokens may lie on, and how many stand before them, where a network says so."""
+    if isinstance(module, ExposesAttention):
+        taps = module.attention_taps(height, width)
+        return list(dict.fromkeys(tap.grid for tap in taps)), taps[-1].prefix
+    grids = []
+    embed: Any = getattr(module, "patch_embed", None)
     if hasattr(embed, "dynamic_feat_size"):
         rows, columns = embed.dynamic_feat_size((height, width))
-        return (int(rows), int(columns)), prefix
-    size = getattr(embed, "patch_size", None)
-    if size is None:
-        return None, prefix
-    rows, columns = size if isinstance(size, tuple | list) else (size, size)
-    return (height // rows, width // columns), prefix
+        grids.append((int(rows), int(columns)))
+    steps = [feature["reduction"] for feature in features_of(module)]
+    grids += [(-(-height // step), -(-width // step)) for step in steps]
+    return list(dict.fromkeys(grids)), getattr(module, "num_prefix_tokens", 0)

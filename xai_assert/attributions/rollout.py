@@ -162,7 +162,7 @@ def keeping(outputs: list[Seen], tap: AttentionTap, count: int, keep: Keep) -> C
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and len(output) == count * groups:  # groups in the batch
-            output = output.unflatten(0, (count, groups))
+            output = output.reshape(count, groups, *output.shape[1:])
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         fits = len(shape) == 5 and shape == (count, groups, shape[2], size, size)
         outputs.append(Seen(shape, keep(at_least_float32(output), tap) if fits else None))

@@ -96,9 +96,9 @@ def has_weights(name: str) -> bool:
 
 def card(network: nn.Module, arguments: dict[str, Any], name: str, weights: str) -> Card:
     """What timm's own data config says of the network's images."""
-    from timm.data import resolve_model_data_config
+    from timm.data import config as data_config
 
-    config = resolve_model_data_config(network)
+    config = data_config.resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     height, width = config["input_size"][1:]
     size = arguments.get("img_size", (height, width))
     height, width = (size, size) if isinstance(size, int) else size
