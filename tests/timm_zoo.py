@@ -1,9 +1,14 @@
-"""Small networks of timm, one of each family, without weights: size of the images and arguments of create_model."""
+"""Small networks of timm, one of each family, without weights.
+
+`python tests/timm_zoo.py` prints the table of docs/timm.md.
+"""
 
 import timm
 import torch
 from known_models import draw
 from torch import nn
+
+import xai_assert as xa
 
 CLASSES = 5
 WINDOWS = {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
@@ -54,3 +59,40 @@ def build(name: str, **more: object) -> nn.Module:
 
 def images(name: str, count: int = 2) -> torch.Tensor:
     return draw(count, 3, ZOO[name][0], ZOO[name][0])
+
+
+def target(output: torch.Tensor) -> torch.Tensor:
+    """The logit of the first class, (B,)."""
+    return output[:, 0]
+
+
+METHODS = (
+    xa.method("saliency"),
+    xa.method("input_x_gradient"),
+    xa.method("smoothgrad", draws=2),
+    xa.method("integrated_gradients", steps=2, baseline="mean"),
+    xa.method("attention_rollout"),
+    xa.method("grad_cam"),
+    xa.method("random"),
+    xa.method("edges"),
+)
+DESCRIBED = {"target": target, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def table() -> str:
+    """Methods x networks in Markdown: which give a map, and which say that they do not apply."""
+    lines = ["| network | " + " | ".join(method.name for method in METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
+    for name in ZOO:
+        network, x, cells = build(name), images(name, 1), []
+        for method in METHODS:
+            try:
+                xa.heatmap(network, x, method, **DESCRIBED)
+                cells.append("yes")
+            except xa.NotApplicableError:
+                cells.append("-")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -32,10 +32,6 @@ def from_timm(spec: str, weights: str | os.PathLike[str] | None = None) -> Subje
         UnknownNameError: timm has no such network; the nearest names are in the text.
         CheckpointError: weights that cannot be downloaded, or a file that is not of this network.
         TypeError, ValueError: an argument that this network does not take.
-
-    Example:
-        >>> from_timm("timm/resnet18(num_classes=10)").card.input_size
-        (224, 224)
     """
     name, arguments = parse_spec(spec.removeprefix(PREFIX), "timm model")
     called = canonical(spec)
