@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from timm_zoo import DESCRIBED, FLAT, METHODS, SWIN, ZOO, build, images, table, target
-from torch import nn
 from untouched import untouched
 
 import xai_assert as xa

@@ -161,10 +161,11 @@ def keeping(outputs: list[Seen], tap: AttentionTap, count: int, keep: Keep) -> C
     groups, size = tap.tokens.shape
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if isinstance(output, Tensor) and output.ndim == 4 and len(output) == count * groups:  # groups in the batch
             output = output.reshape(count, groups, *output.shape[1:])
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        fits = len(shape) == 5 and shape == (count, groups, shape[2], size, size)
+        fits = isinstance(output, Tensor) and output.ndim == 5
+        fits = fits and tuple(output.shape) == (count, groups, output.shape[2], size, size)
         outputs.append(Seen(shape, keep(at_least_float32(output), tap) if fits else None))
 
     return hook
