@@ -232,6 +232,25 @@ class TestLayers:
     def test_of_timms_networks(self, name, layer):
         assert timm_layer(build(name)) == layer
 
+    @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+    def test_in_a_module_of_the_users(self, name):
+        class Mine(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.backbone = build(name)
+
+            def forward(self, x):
+                return {"logits": self.backbone(x)}
+
+        mine, x = Mine().eval(), images(name)
+        assert timm_layer(mine) == f"backbone.{timm_layer(mine.backbone)}"
+        subject = xa.describe(mine, name="mine", task="depth", output=lambda out: out["logits"])
+        found = grad_cam(subject, x)
+        assert torch.equal(found, grad_cam(mine.backbone, x))
+
+    def test_of_two_networks_it_is_the_convolution(self):
+        assert timm_layer(nn.ModuleList([build("resnet18"), build("resnet18")])) is None
+
     def test_one_by_name(self):
         network, x = build("vit_tiny_patch16_224"), images("vit_tiny_patch16_224")
         assert not torch.equal(grad_cam(network, x, layer="blocks.0"), grad_cam(network, x))

@@ -8,8 +8,10 @@ from untouched import untouched
 
 import xai_assert as xa
 from xai_assert.models.builders import known_name
+from xai_assert.tasks import TASKS
 from xai_assert.testing.options import ModelOption
 
+pytestmark = pytest.mark.skipif("classification" not in TASKS, reason="needs the task classification")
 SPEC = "timm/vit_tiny_patch16_224(img_size=64, depth=2, num_classes=5)"
 
 

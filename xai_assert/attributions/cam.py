@@ -32,10 +32,10 @@ def grad_cam(model: Subject, images: Tensor, target: Target, *, layer: str | Non
     Args:
         model, images, target: as for every method; images (B, C, H, W).
         layer: name of a submodule whose output is (B, C, h, w), or tokens (B, N, C) of a network that says where they
-            lie; of one that runs several times the last output counts. By default, of a network of timm's, the last
-            of its `feature_info` (of one with a class token, the first norm of the last block, because what follows
-            leaves out the other tokens); of any other network, of its convolutions with the coarsest map of up to
-            1/32 of the image a side, the last.
+            lie; of one that runs several times the last output counts. By default, of the network of timm's that the
+            module is or holds, the last of its `feature_info` (where a class token is read, the first norm of the last
+            block, because what follows leaves out the other tokens); of any other network, of its convolutions with
+            the coarsest map of up to 1/32 of the image a side, the last.
 
     Raises:
         NotApplicableError: there is no such layer, its output has no places, or the target does not depend on it.
@@ -64,6 +64,8 @@ class Found:
 
     def __init__(self, model: Subject, images: Tensor, layer: str | None) -> None:
         self.model, self.module = model, model.module
+        root = timm_root(model.module)
+        self.network = root[1] if root else model.module  # which says where its tokens lie
         self.size = (int(images.shape[-2]), int(images.shape[-1]))
         self.chosen = layer if layer is not None else timm_layer(model.module)
         if self.chosen is not None:
@@ -113,10 +115,10 @@ class Found:
         """A layer's output as (B, C, h, w), in float32 at least; prefix tokens are dropped."""
         tensor = at_least_float32(tensor)
         if tensor.ndim == 4:
-            tensor = tensor.permute(0, 3, 1, 2) if getattr(self.module, "output_fmt", None) == "NHWC" else tensor
+            tensor = tensor.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", None) == "NHWC" else tensor
             if tensor.shape[2] * tensor.shape[3] > 1:
                 return tensor
-        grids, prefix = tokens_of(self.module, *self.size)
+        grids, prefix = tokens_of(self.network, *self.size)
         for grid in grids if tensor.ndim == 3 else ():
             behind = tensor.shape[1] - grid[0] * grid[1]
             if behind in (0, prefix):
@@ -135,28 +137,37 @@ def check_layer(model: Subject, layer: str) -> None:
         raise NotApplicableError(f"grad_cam: {model.name} has no layer {layer!r}; there is {', '.join(near) or 'none'}")
 
 
+def timm_root(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """The one network of timm's in `module`, and its name there: "" if it is the module itself."""
+    found = [(name, m) for name, m in module.named_modules() if is_timm(m) and features_of(m)]
+    return found[0] if len(found) == 1 else None
+
+
 def is_timm(module: nn.Module) -> bool:
     return any(kind.__module__.startswith("timm.models.") for kind in type(module).__mro__)
 
 
 def features_of(module: nn.Module) -> list[dict[str, Any]]:
     """What a network of timm's says of its features: name of a module, and input pixels a place and side."""
-    info = getattr(module, "feature_info", None) if is_timm(module) else None
-    return list(getattr(info, "info", info) or [])
+    info = getattr(module, "feature_info", None)
+    info = getattr(info, "info", info)
+    return info if isinstance(info, list) else []  # blocks have a method of that name
 
 
 def timm_layer(module: nn.Module) -> str | None:
-    """The last spatial layer of a network of timm's."""
-    features, layers = features_of(module), dict(module.named_modules())
-    if not features or features[-1]["module"] not in layers:
+    """The last spatial layer of the network of timm's that `module` is or holds."""
+    if (root := timm_root(module)) is None:
         return None
-    name: str = features[-1]["module"]
+    home, network = root
+    name, layers = features_of(network)[-1]["module"], dict(network.named_modules())
+    if name not in layers:
+        return None
     from xai_assert.attributions.timm_attention import FLAT  # late, because timm takes its time to import
 
-    reads_class_token = isinstance(module, FLAT) and module.cls_token is not None
+    reads_class_token = isinstance(network, FLAT) and network.cls_token is not None
     if reads_class_token and f"{name}.norm1" in layers and "Post" not in type(layers[name]).__name__:
-        return f"{name}.norm1"
-    return name
+        name = f"{name}.norm1"
+    return f"{home}.{name}" if home else str(name)
 
 
 def tokens_of(module: Any, height: int, width: int) -> tuple[list[tuple[int, int]], int]:
@@ -169,6 +180,6 @@ def tokens_of(module: Any, height: int, width: int) -> tuple[list[tuple[int, int
     if hasattr(embed, "dynamic_feat_size"):
         rows, columns = embed.dynamic_feat_size((height, width))
         grids.append((int(rows), int(columns)))
-    steps = [feature["reduction"] for feature in features_of(module)]
+    steps = [feature["reduction"] for feature in features_of(module)] if is_timm(module) else []
     grids += [(-(-height // step), -(-width // step)) for step in steps]
     return list(dict.fromkeys(grids)), getattr(module, "num_prefix_tokens", 0)
