@@ -25,7 +25,7 @@ from xai_assert.preserve import full_precision
 ROOT = Path(__file__).parents[1]
 SCHEMA = 1
 SECONDS, FEWEST = 6.0, 3  # of a short case, and its rounds
-MEMORY_STEPS = 50  # of IG, where the table has fewer
+MEMORY_STEPS = 16  # of IG, where the table has fewer
 GROWTHS = ("images", "steps", "tokens", "fractions")
 Say = Callable[[str], None]
 

@@ -97,12 +97,12 @@ def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
 
 
 NETWORKS = [
-    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 8, 2, table_steps=200, rounds=3, most=500),
-    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 2, table_steps=50, most=500),
-    Network("resnet18", lambda: of_timm("resnet18"), (224, 224), 4, 1, attention=False),
-    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224"), (224, 224), 4, 1),
+    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 2, table_steps=200, most=500),
+    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 4, 2, table_steps=50, most=500),
+    Network("resnet18", lambda: of_timm("resnet18"), (224, 224), 2, 1, attention=False),
+    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224"), (224, 224), 2, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds
-    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 4, 1, table_steps=10),
+    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 2, 1, steps=50, table_steps=10, most=50),
 ]
 
 
