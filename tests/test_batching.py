@@ -128,7 +128,7 @@ class TestDataSets:
         [
             ([np.zeros((3, 4, 4))], TypeError, r"images\[0\] must be a Sample, an image or .*, not ndarray"),
             ([xa.Sample(np.zeros((3, 4, 4)), "a")], TypeError, r"images\[0\] must be"),
-            ([(torch.zeros(3, 4, 4), 7)], TypeError, r"images\[0\] must be .*, not tuple"),
+            ([(torch.zeros(3, 4, 4), "cat")], TypeError, r"images\[0\] must be .*, not tuple"),
             ("ab", TypeError, r"images\[0\] must be .*, not str"),
             (
                 [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)],
