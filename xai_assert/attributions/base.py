@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xai_assert import registry
+from xai_assert.batching import finite_rows
 from xai_assert.errors import DegenerateHeatmapError
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject
@@ -129,9 +130,8 @@ def check_ranks(heatmap: Tensor, image_ids: Sequence[ImageId], method: object) -
         DegenerateHeatmapError: for some image the map is constant, or NaN or infinite somewhere.
     """
     flat = heatmap.flatten(1)
-    finite = torch.isfinite(flat).all(1)
     constant = flat.amax(1) == flat.amin(1)
-    for what, bad in (("not finite (NaN or infinity)", ~finite), ("constant", constant)):
+    for what, bad in (("not finite (NaN or infinity)", ~finite_rows(flat)), ("constant", constant)):
         if bad.any():
             ids = [str(i) for i, is_bad in zip(image_ids, bad.tolist(), strict=True) if is_bad]
             raise DegenerateHeatmapError(

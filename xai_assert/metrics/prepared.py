@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xai_assert.attributions import Method, check_ranks, choose_target, task_of
 from xai_assert.attributions.controls import edges
-from xai_assert.batching import Batch, without_gradient
+from xai_assert.batching import Batch, finite_rows, without_gradient
 from xai_assert.errors import DegenerateHeatmapError, ModelOutputError
 from xai_assert.packing import Job
 from xai_assert.perturbations import Perturbed, Ranking, rank
@@ -160,7 +160,7 @@ def predicted(subject: Subject, read: Callable[[Tensor], Tensor], images: Tensor
 
 def check_finite(values: Tensor, image_ids: Sequence[ImageId], subject: Subject, where: str = "") -> None:
     """Refuse a model whose output made a row of `values` (B, n) NaN or infinite."""
-    finite = torch.isfinite(values).all(1).tolist()
+    finite = finite_rows(values).tolist()
     if not all(finite):
         bad = [str(i) for i, ok in zip(image_ids, finite, strict=True) if not ok]
         raise ModelOutputError(f"{subject.name} returned NaN or infinity for images {', '.join(bad[:5])}{where}")
