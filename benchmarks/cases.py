@@ -26,12 +26,12 @@ WORKS = (*SHORT, "table", "adaptive_ig", "ig")
 
 @dataclass(frozen=True)
 class Case:
-    """A work on a network. A `long` one is repeated only as often as the network says."""
+    """A work on a network. A `long` one has so large a part of the rounds that the network says."""
 
     work: str
     title: str
     contenders: list[Contender]
-    long: bool = False
+    long: float = 0.0
 
 
 def options(setup: Setup) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def integrated_gradients(setup: Setup) -> Case:
         rivals.contender(CAPTUM, partial(rivals.captum_ig, setup, steps)),
         Contender(QUANTUS, None, "takes its attributions from Captum"),
     ]
-    return Case("ig", f"IG-{steps}", contenders, long=True)
+    return Case("ig", f"IG-{steps}", contenders, long=1.0)
 
 
 def adaptive(setup: Setup) -> Case:
@@ -89,7 +89,7 @@ def adaptive(setup: Setup) -> Case:
         Contender(CAPTUM, None, "has no adaptive steps"),
         Contender(QUANTUS, None, "takes its attributions from Captum"),
     ]
-    return Case("adaptive_ig", title, contenders, long=True)
+    return Case("adaptive_ig", title, contenders, long=0.25)
 
 
 def rollout(setup: Setup) -> Case:
@@ -146,7 +146,7 @@ def table(setup: Setup) -> Case:
         rivals.contender(CAPTUM, partial(bare.plain_table, setup, explainers)),
         Contender(QUANTUS, None, rivals.NO_TARGET),
     ]
-    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, long=True)
+    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, long=0.5)
 
 
 def rollout_of_table(setup: Setup) -> torch.Tensor:

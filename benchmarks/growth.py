@@ -19,7 +19,7 @@ from benchmarks.networks import NETWORKS, Setup, prepare, target
 from benchmarks.tokens import rollouts
 
 IMAGES, MORE_IMAGES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 64, 256)  # on a CPU, on a GPU
-STEPS = (10, 25, 50, 100, 200)
+STEPS = (10, 25, 50, 100)
 SIDES = (8, 16, 24, 32)  # of a grid of tokens: 64 to 1024
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 CHUNK = 4  # images at a time on a CPU

@@ -38,10 +38,18 @@ def trained(script, folder, model="pixelformer-nano"):
     images = torch.randint(256, (9, 3, 64, 64), generator=random).to(torch.uint8)
     torch.manual_seed(0)
     subject = bundled(model)
-    size = (16, 16) if model.startswith("meter") else (64, 64)
-    depths = 1 + torch.rand(9, *size, generator=random)
-    network = script.train(subject.module.requires_grad_(True), subject.card, images, depths, options)
+    network = script.train(subject.module.requires_grad_(True), subject.card, images, noise(model, random), options)
     return network.state_dict()
+
+
+def noise(model, random):
+    """Ground truth as `cache.prepared` gives it."""
+    if model == "nearest-object-nano":
+        return torch.randint(11, (9,), generator=random).to(torch.uint8)
+    if model == "segmenter-nano":
+        return torch.randint(19, (9, 64, 64), generator=random).to(torch.uint8)
+    size = (16, 16) if model.startswith("meter") else (64, 64)
+    return 1 + torch.rand(9, *size, generator=random)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
@@ -99,6 +107,51 @@ def test_the_loss_on_paper(script):
     truth = torch.full((1, 4, 4), 2.0)
     assert script.depth_loss(truth, truth) == 0
     assert script.depth_loss(truth + 1, truth) == pytest.approx(1 + 2 * torch.log(torch.tensor(1.5)).item())
+
+
+def test_the_loss_of_classes_on_paper(script):
+    """Without knowledge it is the logarithm of the number of classes; what nobody knows is left out."""
+    for shape in ((2, 4), (2, 4, 3, 3)):
+        truth = torch.full((2, *shape[2:]), 1, dtype=torch.uint8)
+        truth[1] = 255
+        output = torch.zeros(shape)
+        output[1, 0] = 100.0
+        task = bundled("nearest-object-nano" if len(shape) == 2 else "segmenter-nano").card.task
+        assert script.loss_of(task, output, truth).item() == pytest.approx(torch.tensor(4.0).log().item())
+
+
+def test_truths_follow_their_pictures(script):
+    """Mirrored where the picture is; made smaller without a label that was not there."""
+    picture = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    labels = torch.arange(16, dtype=torch.uint8).reshape(4, 4).expand(8, 4, 4)
+    x, truth = script.augment(picture, labels, torch.Generator().manual_seed(1))
+    mirrored = (truth == labels.flip(2)).flatten(1).all(1)
+    assert 0 < mirrored.sum() < 8
+    for i in range(8):
+        near, far = (picture[i].flip(2), picture[i]) if mirrored[i] else (picture[i], picture[i].flip(2))
+        assert (x[i] - near).abs().mean() < (x[i] - far).abs().mean()
+    large = torch.arange(2, dtype=torch.uint8).repeat_interleave(128)[None, None].expand(1, 192, 256) * 9
+    small = script.smaller_truth(large)
+    assert small.shape == (1, 128, 192)
+    assert small.unique().tolist() == [0, 9]
+    assert torch.equal(script.smaller_truth(labels[:, 0, 0]), labels[:, 0, 0])
+
+
+def test_networks_for_classes_start_where_the_depth_network_ended(script):
+    own, depth = bundled("segmenter-nano").module, bundled("pixelformer-nano", "scenes").module
+    before = own.head.weight.clone()
+    script.start(own)
+    for name, value in own.backbone.state_dict().items():
+        torch.testing.assert_close(value, depth.backbone.state_dict()[name])
+    assert torch.equal(own.head.weight, before)
+
+
+def test_errors_of_classes_on_paper(script):
+    """Three of four known labels are hit; of class 0 one of two places that either has, of class 1 two of three."""
+    card = bundled("segmenter-nano").card
+    truth = torch.tensor([[[0, 0, 1, 1, 255]]])
+    output = torch.nn.functional.one_hot(torch.tensor([[[0, 1, 1, 1, 0]]]), 19).movedim(-1, 1).float()
+    assert script.errors(card, output, truth) == {"accuracy": 0.75, "mean_iou": round((1 / 2 + 2 / 3) / 2, 4)}
 
 
 def test_a_smoke_run(tmp_path):

@@ -1,7 +1,11 @@
-"""Train a bundled depth network on rendered rooms, and measure it on the 24 held-out ones.
+"""Train a bundled network on rendered rooms, and measure it on the 24 held-out ones.
 
     python training/train.py --model meter-xxs-scenes --out runs/meter
     python training/train.py --model pixelformer-nano --out runs/nano --steps 22000
+    python training/train.py --model nearest-object-nano --out runs/nearest --NEAREST
+    python training/train.py --model segmenter-nano --out runs/segmenter --SEGMENTER
+
+The last two start from the weights of pixelformer-nano, as far as they have its layers.
 
 An interrupted run goes on where it was when it is started again with the same arguments.
 """
@@ -21,13 +25,15 @@ import torch
 import torch.nn.functional as F
 from cache import prepared
 from measure import errors, measure
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from xai_assert.models.bundled import NETWORKS, bundled
+from xai_assert.datasets.nearest import NONE
+from xai_assert.models.bundled import DEPTH, NETWORKS, bundled, bundled_weights
 from xai_assert.subject import Card
+from xai_assert.tasks import Task
 
 WARMUP = 0.05  # share of the steps
 SMALL = 0.75  # the first phase sees pictures of this scale
@@ -37,6 +43,7 @@ KEEP_EVERY = 500  # steps between checkpoints, and between looks at the scenes s
 ASIDE = 80  # one scene in so many is not trained on, to see how it goes; nothing is chosen by the held-out ones
 COUNTED = 40  # batches from which the statistics of batch norms are counted
 DECISIVE = ("model", "scenes", "steps", "batch", "small", "rate", "seed")  # options that the weights depend on
+START = "pixelformer-nano"  # whose weights the networks for classes start from
 SMOKE = {"scenes": 100, "steps": 12, "batch": 4}
 
 
@@ -73,19 +80,30 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     subject = bundled(options.model)
-    images, depths = prepared(options.cache, options.scenes, subject.card, options.workers)
+    if options.model not in DEPTH:
+        start(subject.module)
+    images, truths = prepared(options.cache, options.scenes, subject.card, options.workers)
     network = subject.module.requires_grad_(True).to(options.device)
-    averaged = train(network, subject.card, images, depths, options)
+    averaged = train(network, subject.card, images, truths, options)
     save_weights(averaged, options.out / f"{options.model}.safetensors")
-    metrics = measure(averaged, subject.card, depths.mean(0), options.device) | {
+    metrics = measure(averaged, subject.card, truths, options.device) | {
         "training": {name: getattr(options, name) for name in DECISIVE}
     }
     replace(options.out / "metrics.json", lambda part: part.write_text(json.dumps(metrics, indent=2) + "\n"))
     return metrics
 
 
-def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, options: argparse.Namespace) -> nn.Module:
+def start(network: nn.Module) -> None:
+    """Take over the weights of the layers that the depth network has too."""
+    own = network.state_dict()
+    known = {k: v for k, v in load_file(bundled_weights(START)).items() if k in own and v.shape == own[k].shape}
+    assert known, f"nothing in common with {START}"
+    network.load_state_dict(known, strict=False)
+
+
+def train(network: nn.Module, card: Card, images: Tensor, truths: Tensor, options: argparse.Namespace) -> nn.Module:
     """Every step's batch, augmentation and rate depend on the seed and the step alone, so that a run can be resumed."""
+    assert card.task is not None
     trained = len(images) - max(1, len(images) // ASIDE)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -109,13 +127,13 @@ def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, option
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * schedule(step / options.steps)
-        x, truth = batch(images[:trained], depths[:trained], step, options)
+        x, truth = batch(images[:trained], truths[:trained], step, options)
         x, truth = augment(x.to(options.device), truth.to(options.device), torch_random(options.seed, 1, step))
         if step < options.small * options.steps:
-            x, truth = smaller(x), smaller(truth[:, None])[:, 0]
+            x, truth = smaller(x), smaller_truth(truth)
         with torch.autocast(options.device, torch.bfloat16):
             output = network.train()(normalised(x, card))
-        loss = depth_loss(output.float()[:, 0], truth)
+        loss = loss_of(card.task, output.float(), truth)
         if not loss.isfinite():
             raise SystemExit(f"the loss of step {step} is {loss.item()}; a smaller --rate may help")
         optimizer.zero_grad()
@@ -131,7 +149,7 @@ def train(network: nn.Module, card: Card, images: Tensor, depths: Tensor, option
             state |= {name: getattr(options, name) for name in DECISIVE}
             replace(checkpoint, lambda part, state=state: torch.save(state, part))
             count_again(averaged.module, card, images[:trained], options)
-            found = look(averaged.module, card, images[trained:], depths[trained:], options.device)
+            found = look(averaged.module, card, images[trained:], truths[trained:], options.device)
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step + 1, "loss": round(loss.item(), 4), **found}) + "\n")
     count_again(averaged.module, card, images[:trained], options)
@@ -147,11 +165,11 @@ def count_again(network: nn.Module, card: Card, images: Tensor, options: argpars
 
 
 @torch.no_grad()
-def look(network: nn.Module, card: Card, images: Tensor, depths: Tensor, device: str) -> dict[str, float]:
+def look(network: nn.Module, card: Card, images: Tensor, truths: Tensor, device: str) -> dict[str, float]:
     """The errors on scenes that are not trained on."""
     network.eval()
     rows = [normalised(row[None].to(device).float() / 255, card) for row in images]
-    return errors(torch.cat([network(row)[:, 0].float().cpu() for row in rows]), depths)
+    return errors(card, torch.cat([network(row).float().cpu() for row in rows]), truths)
 
 
 def schedule(share: float) -> float:
@@ -163,12 +181,12 @@ def torch_random(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
-def batch(images: Tensor, depths: Tensor, step: int, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+def batch(images: Tensor, truths: Tensor, step: int, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """The rows of this step: each epoch is one random order of all."""
     each = len(images) // options.batch
     order = torch.randperm(len(images), generator=torch_random(options.seed, 0, step // each))
     rows = order[step % each * options.batch :][: options.batch]
-    return images[rows].float() / 255, depths[rows]
+    return images[rows].float() / 255, truths[rows]
 
 
 def augment(x: Tensor, truth: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -176,7 +194,8 @@ def augment(x: Tensor, truth: Tensor, random: torch.Generator) -> tuple[Tensor, 
     count, device = len(x), x.device
     flip = torch.rand(count, generator=random).to(device) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
-    truth = torch.where(flip[:, None, None], truth.flip(2), truth)
+    if truth.ndim == 3:
+        truth = torch.where(flip[:, None, None], truth.flip(2), truth)
     gamma = torch.randn(count, 1, 1, 1, generator=random).mul(0.15).exp().to(device)
     gain = torch.randn(count, 3, 1, 1, generator=random).mul(0.08).exp().to(device)
     grain = torch.rand(count, 1, 1, 1, generator=random) * 0.03 * torch.randn(x.shape, generator=random)
@@ -190,12 +209,28 @@ def normalised(x: Tensor, card: Card) -> Tensor:
     return (x - mean) / std
 
 
-def smaller(planes: Tensor) -> Tensor:
+def smaller(planes: Tensor, **how: Any) -> Tensor:
     """Of scale `SMALL`, rows cut off at top and bottom so that the sides stay multiples of 64 (of 16 in the output)."""
     unit = 64 * planes.shape[-1] // 256
-    planes = F.interpolate(planes, scale_factor=SMALL, mode="bilinear", antialias=True)
+    planes = F.interpolate(planes, scale_factor=SMALL, **(how or {"mode": "bilinear", "antialias": True}))
     rows = planes.shape[-2] // unit * unit
     return planes[..., (planes.shape[-2] - rows) // 2 :, :][..., :rows, :]
+
+
+def smaller_truth(truth: Tensor) -> Tensor:
+    """Depth as the pictures are, labels that of the nearest pixel; the one label of a picture stays."""
+    if truth.ndim == 1:
+        return truth
+    if truth.is_floating_point():
+        return smaller(truth[:, None])[:, 0]
+    return smaller(truth[:, None], mode="nearest-exact")[:, 0]
+
+
+def loss_of(task: Task, output: Tensor, truth: Tensor) -> Tensor:
+    """Of depth (B, 1, H, W), or of logits (B, K) or (B, K, H, W) whose unknown labels are left out."""
+    if task.name == "depth":
+        return depth_loss(output[:, 0], truth)
+    return F.cross_entropy(output, truth.long(), ignore_index=NONE)
 
 
 def depth_loss(depth: Tensor, truth: Tensor) -> Tensor:

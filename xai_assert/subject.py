@@ -27,7 +27,7 @@ class Card:
     `mean` and `std` are those of its preprocessing, a value a channel, for pictures in [0, 1]: input = (picture -
     mean) / std. `layout` is the order of the colour channels, "RGB" or "BGR". Sizes are (height, width) in pixels;
     data sets use them, a call does not enforce them. `output` picks the prediction out of a raw output that is a
-    tuple, dict or dataclass.
+    tuple, dict or dataclass. `classes` are the names of a classifier's or segmentation network's classes, in order.
 
     >>> Card(name="raw", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).colour((1.0, 0.5, 0.0)).flatten().tolist()
     [1.0, 0.5, 0.0]
@@ -42,6 +42,7 @@ class Card:
     unit: str | None = None
     layout: str = "RGB"
     output: Callable[[Any], Tensor] | None = None
+    classes: tuple[str, ...] | None = None
     weights: str = "as given"
 
     def __post_init__(self) -> None:
@@ -181,7 +182,9 @@ class Subject(nn.Module):
         return self._known and self._known[0].marks
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.module.parameters(), *self.module.buffers()]
+        """Of all modules, in one walk through them; `parameters()` and `buffers()` are one each."""
+        stores = [store for m in self.module.modules() for store in (m._parameters, m._buffers)]
+        return [tensor for store in stores for tensor in store.values() if tensor is not None]
 
     def __repr__(self) -> str:
         task = self.card.task.name if self.card.task else "no task"
@@ -234,6 +237,7 @@ def describe(
     unit: str | None = None,
     layout: str = "RGB",
     output: Callable[[Any], Tensor] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Subject:
     """Make a subject of any module; the module itself is left as it is.
 
@@ -246,6 +250,7 @@ def describe(
         unit: of the prediction, such as "m".
         layout: "RGB" or "BGR".
         output: picks the prediction out of a raw output that is not a tensor.
+        classes: their names, in the order of the output's channels.
 
     Example:
         >>> describe(nn.Conv2d(3, 1, 1), name="depthnet-v7", task="depth", mean=[0.5] * 3, std=[0.5] * 3, unit="m").id
@@ -263,6 +268,7 @@ def describe(
         unit=unit,
         layout=layout,
         output=output,
+        classes=None if classes is None else tuple(classes),
     )
     return Subject(module.module if isinstance(module, Subject) else module, card)
 

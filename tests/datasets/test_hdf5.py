@@ -8,6 +8,7 @@ import torch
 from xai_assert.datasets import hdf5, open_data
 from xai_assert.errors import DataError
 from xai_assert.subject import Card
+from xai_assert.tasks import Classification, Segmentation
 
 CARD = Card(name="depthnet", unit="m")
 # Every pixel differs, so that any wrong order of the axes shows; the second row is wide, not high.
@@ -61,6 +62,52 @@ def test_rows_come_as_written(path, contents):
         assert sample.id == row
         assert torch.equal(sample.image, torch.from_numpy(IMAGES[row]) / 255)
         assert torch.equal(sample.ground_truth, torch.from_numpy(DEPTHS[row]))
+
+
+LABELS = np.arange(2 * 5 * 7, dtype=np.uint16).reshape(2, 5, 7)
+SEGMENTED = Card(name="segmenter", task=Segmentation())
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"images": IMAGES, "depths": DEPTHS, "labels": LABELS},
+        matlab(images=IMAGES.transpose(2, 3, 1, 0), labels=LABELS.transpose(1, 2, 0)),
+    ],
+    ids=["plain", "matlab"],
+)
+def test_labels_are_the_truth_of_a_segmentation(path, contents):
+    images = hdf5(write(path, **contents), SEGMENTED)
+    assert repr(images) == "<ImageSet val.h5: 2 images, labels, for segmenter>"
+    assert torch.equal(images.ground_truth(), torch.from_numpy(LABELS.astype(np.float32)))
+
+
+def test_labels_are_never_mixed(path):
+    """At half the size there is no label that was not there before."""
+    card = Card(name="segmenter", task=Segmentation(), output_size=(2, 3))
+    (first, _) = hdf5(write(path, images=IMAGES, labels=LABELS * 10), card)
+    assert first.ground_truth.shape == (2, 3)
+    assert (first.ground_truth % 10 == 0).all()
+
+
+def test_classes_are_the_truth_of_a_classification(path):
+    card = Card(name="classifier", task=Classification(), input_size=(10, 14))
+    images = hdf5(write(path, images=IMAGES, depths=DEPTHS, classes=np.array([4, 2], np.uint8)), card)
+    assert images.ground_truth().tolist() == [4, 2]
+    assert hdf5(write(path, images=IMAGES, depths=DEPTHS), card).ground_truth() is None  # depth is no class
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (LABELS[:1], "labels are (1, 5, 7), not (2, 5, 7) as images (2, 3, 5, 7) need"),
+        (LABELS.astype(np.float32), "labels must be whole numbers, not float32"),
+    ],
+)
+def test_labels_that_do_not_fit(path, labels, said):
+    with pytest.raises(DataError) as caught:
+        hdf5(write(path, images=IMAGES, labels=labels), SEGMENTED)
+    assert said in str(caught.value)
 
 
 def test_matlab_files_lie_as_nyu_s_do():

@@ -9,7 +9,7 @@ from xai_assert import registry
 from xai_assert.datasets import scenes
 from xai_assert.errors import CheckpointError
 from xai_assert.metrics.depth import depth_errors
-from xai_assert.models.bundled import NETWORKS, bundled_weights
+from xai_assert.models.bundled import DEPTH, NETWORKS, bundled_weights
 from xai_assert.verdicts import sign_flip_p
 
 
@@ -17,7 +17,7 @@ def load(name, weights="scenes"):
     return xa.load_model(name, weights, "cpu")
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=DEPTH)
 def name(request):
     return request.param
 

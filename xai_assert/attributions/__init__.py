@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_assert.attributions import cam, controls, gradients, integrated_gradients, rollout  # noqa: F401  (they register)
+from xai_assert.attributions import (  # noqa: F401  (they register)
+    cam,
+    controls,
+    gradient_rollout,
+    gradients,
+    integrated_gradients,
+    rollout,
+)
 from xai_assert.attributions.base import Method, check_ranks, method, register_method
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Samples, run_batches, without_gradient
 from xai_assert.preserve import undisturbed

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap, ExposesAttention
 from xai_assert.attributions.base import register_method
+from xai_assert.batching import without_gradient
 from xai_assert.errors import NotApplicableError
 from xai_assert.preserve import hooks
 from xai_assert.subject import Subject
@@ -44,6 +45,7 @@ def attention_rollout(
     target: Target,
     *,
     fusion: str = "mean",
+    head: int | None = None,
     readout: str = "columns",
     include_decoder: bool = False,
 ) -> Tensor:
@@ -55,6 +57,7 @@ def attention_rollout(
         images: (B, C, H, W).
         target: not used: a rollout explains the attention, not an output.
         fusion: of the heads, "mean" or "min".
+        head: roll out this one of each layer alone, counted from 0; a layer with fewer heads takes it modulo theirs.
         readout: "columns", what all places receive from each other; or "cls", what the class token receives from each.
         include_decoder: start at the decoder's last tokens, not at the encoder's.
 
@@ -63,15 +66,18 @@ def attention_rollout(
     """
     if fusion not in ("mean", "min"):
         raise ValueError(f"attention_rollout: fusion must be 'mean' or 'min', not {fusion!r}")
-    if readout not in ("columns", "cls"):
-        raise ValueError(f"attention_rollout: readout must be 'columns' or 'cls', not {readout!r}")
+    if head is not None and (isinstance(head, bool) or not isinstance(head, int) or head < 0):
+        raise ValueError(f"attention_rollout: head must be a whole number of at least 0, or None, not {head!r}")
+
+    def keep(attention: Tensor, tap: AttentionTap) -> Tensor:
+        heads = attention if head is None else attention[:, :, [head % attention.shape[2]]]
+        return fuse(heads, tap, fusion)
+
     height, width = images.shape[-2:]
     with shown_attention(model, height, width) as shown:
         taps = chosen(shown, include_decoder, model.name)
-        check_tokens(taps, model.name)
-        if readout == "cls":
-            check_class_token(taps[-1], model.name)
-        blocks = capture(model, images, taps, lambda attention, tap: fuse(attention, tap, fusion))
+        check_taps(taps, readout, model.name)
+        blocks = capture(model, images, taps, keep)
     heatmap = roll_out(blocks, taps, readout)
     return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
@@ -95,8 +101,12 @@ def shown_attention(model: Subject, height: int, width: int) -> Iterator[list[At
         yield taps
 
 
-def check_class_token(tap: AttentionTap, name: str) -> None:
-    if tap.class_token is None:
+def check_taps(taps: Sequence[AttentionTap], readout: str, name: str) -> None:
+    """Refuse taps that do not hold together, or do not have what is to be read out."""
+    if readout not in ("columns", "cls"):
+        raise ValueError(f"attention_rollout: readout must be 'columns' or 'cls', not {readout!r}")
+    check_tokens(taps, name)
+    if readout == "cls" and taps[-1].class_token is None:
         raise NotApplicableError(
             f"attention_rollout: readout='cls', but {name} shows no class token; leave it out: 'columns' needs none"
         )
@@ -132,16 +142,22 @@ def check_tokens(taps: Sequence[AttentionTap], name: str) -> None:
             )
 
 
-def capture(model: Subject, images: Tensor, taps: Sequence[AttentionTap], keep: Keep) -> list[Tensor]:
-    """What `keep` leaves of the attention (B, G, heads, N, N) of every tap, in one forward pass.
+def capture(
+    model: Subject,
+    images: Tensor,
+    taps: Sequence[AttentionTap],
+    keep: Keep,
+    run: Callable[[], object] | None = None,
+) -> list[Tensor]:
+    """What `keep` leaves of the attention (B, G, heads, N, N) of every tap, in one pass: `run`, or one without gradient.
 
     It is asked as each layer is done, so that only one layer's heads are alive at a time.
     """
     seen: list[list[Seen]] = [[] for _ in taps]
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for tap, outputs in zip(taps, seen, strict=True):
             stack.enter_context(hooks(tap.module.register_forward_hook(keeping(outputs, tap, len(images), keep))))
-        model(images)
+        _ = run() if run else without_gradient(model, images)
     found = []
     for i, (tap, outputs) in enumerate(zip(taps, seen, strict=True)):
         if len(outputs) != 1 or outputs[0].kept is None:
@@ -180,14 +196,20 @@ def fuse(attention: Tensor, tap: AttentionTap, fusion: str) -> Tensor:
     return attention.mean(2) if fusion == "mean" else attention.amin(2)
 
 
+def start(like: Tensor, tap: AttentionTap, readout: str) -> Tensor:
+    """The row vector (B, T) that a rollout begins with, at the last layer."""
+    vector = like.new_zeros(len(like), tap.prefix + tap.grid[0] * tap.grid[1])
+    if readout == "cls":
+        vector[:, tap.class_token] = 1
+    else:
+        vector[:, tap.prefix :] = 1  # a prefix token starts with nothing: relevance reaches it by attention
+    return vector
+
+
 def roll_out(blocks: Sequence[Tensor], taps: Sequence[AttentionTap], readout: str = "columns") -> Tensor:
     """Roll the fused attention (B, G, N, N) of all layers out, last to first: the map (B, h, w) on the first's grid."""
     after = taps[-1]
-    vector = blocks[-1].new_zeros(len(blocks[-1]), after.prefix + after.grid[0] * after.grid[1])
-    if readout == "cls":
-        vector[:, after.class_token] = 1
-    else:
-        vector[:, after.prefix :] = 1  # a prefix token starts with nothing: relevance reaches it by attention
+    vector = start(blocks[-1], after, readout)
     given: dict[int, Tensor] = {}  # what a decoder sent to the output of a layer, by its index
     for i, (attention, tap) in reversed(list(enumerate(zip(blocks, taps, strict=True)))):
         vector = to_stage(vector, after, tap) + given.pop(i, 0)

@@ -11,14 +11,27 @@ from xai_assert.datasets.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from xai_assert.datasets.hdf5 import hdf5
 from xai_assert.datasets.images import ImageSet
 from xai_assert.datasets.kitti import kitti
+from xai_assert.datasets.nearest import OBJECTS
 from xai_assert.datasets.nyu import SPLITS_FILE, nyu
 from xai_assert.datasets.pictures import generated
-from xai_assert.datasets.scenes import scenes
+from xai_assert.datasets.rooms import CLASSES
+from xai_assert.datasets.scenes import nearest_masks, scenes
 from xai_assert.errors import DataError
 from xai_assert.registry import bind, keywords, parse_spec
 from xai_assert.subject import UNITS_PER_METRE, Card
 
-__all__ = ["ImageSet", "bundled_images", "folder", "generated", "hdf5", "kitti", "nyu", "open_data", "scenes"]
+__all__ = [
+    "ImageSet",
+    "bundled_images",
+    "folder",
+    "generated",
+    "hdf5",
+    "kitti",
+    "nearest_masks",
+    "nyu",
+    "open_data",
+    "scenes",
+]
 
 NAMED: dict[str, Callable[..., ImageSet]] = {"kitti": kitti, "nyu": nyu}
 
@@ -55,7 +68,9 @@ def open_data(
 
 
 def bundled_images(card: Card, *, limit: int | None = None) -> ImageSet:
-    """What there is without any data: `scenes`, or `generated` pictures for a card that leaves sizes or unit open."""
-    if card.input_size and card.output_size and card.unit in UNITS_PER_METRE:
+    """What there is without any data: `scenes`, or `generated` pictures for a card that leaves sizes or unit open, or
+    whose classes are not those of the rooms."""
+    known = card.classes in (OBJECTS, CLASSES) or card.unit in UNITS_PER_METRE
+    if card.input_size and card.output_size and known:
         return scenes(card, limit=limit)
     return generated(card) if limit is None else generated(card, count=limit)

@@ -1,4 +1,4 @@
-"""An HDF5 file of images and, if it has them, depths; read row by row."""
+"""An HDF5 file of images and, if it has them, depths or labels; read row by row."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from xai_assert.errors import DataError
 from xai_assert.subject import Card
 
 SUFFIXES = (".h5", ".hdf5", ".mat")
+TRUTHS = {"segmentation": "labels", "classification": "classes"}  # data sets of whole numbers, by task
 
 
 def hdf5(path: str | os.PathLike[str], card: Card, *, limit: int | None = None) -> ImageSet:
@@ -27,6 +28,9 @@ def hdf5(path: str | os.PathLike[str], card: Card, *, limit: int | None = None) 
     `images` is uint8, (N, H, W, 3) or (N, 3, H, W); `depths`, if it is there, (N, H, W): floats in metres, or integers
     with an attribute `scale`, stored values per metre; unknown where not above 0 and finite. MATLAB writes its axes
     backwards: files of version 7.3, such as NYU's nyu_depth_v2_labeled.mat, are turned round. An image's id is its row.
+
+    For a card whose task is segmentation the ground truth is `labels`, whole numbers (N, H, W); for one of
+    classification `classes`, (N,).
 
     Args:
         path: the file.
@@ -47,16 +51,18 @@ def hdf5(path: str | os.PathLike[str], card: Card, *, limit: int | None = None) 
         >>> sample.id, float(sample.ground_truth.mean())
         (1, 250.0)
     """
-    return ImageSet(Rows(Path(path)), card, limit=limit)
+    return ImageSet(
+        Rows(Path(path), TRUTHS.get(card.task.name, "depths") if card.task else "depths"), card, limit=limit
+    )
 
 
 class Rows:
     """The source behind `hdf5`. It keeps no handle: HDF5's do not survive a fork or a pickle."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, truth: str = "depths") -> None:
         if not path.is_file():
             raise DataError(f"{path}: {'not a file' if path.exists() else 'does not exist'}")
-        self.path = path
+        self.path, self.truth = path, truth
         self.name = path.name
         with self._open() as file:
             images = self._data(file, "images")
@@ -64,23 +70,34 @@ class Rows:
             if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise DataError(f"{path}: images of {height}x{width} pixels are above Pillow's limit for a picture")
             self.ids: Sequence[int] = range(len(images))
-            self.has_depth = "depths" in list(file)
-            if self.has_depth:
-                depths = self._data(file, "depths")
-                expected = (len(images), *((width, height) if is_matlab(depths) else (height, width)))
-                if depths.shape != expected:
-                    raise DataError(f"{path}: depths are {depths.shape}, not {expected} as images {images.shape} need")
-                self._scale(depths)
+            self.has_truth = truth in list(file)
+            self.has_depth = self.has_truth and truth == "depths"
+            if self.has_truth:
+                self._check_truth(self._data(file, truth), images, (height, width))
+
+    def _check_truth(self, found: h5py.Dataset, images: h5py.Dataset, size: tuple[int, int]) -> None:
+        """One value a pixel of each image, or of `classes` one an image."""
+        planes = () if self.truth == "classes" else size[::-1] if is_matlab(found) else size
+        expected = (len(images), *planes)
+        if found.shape != expected:
+            raise DataError(
+                f"{self.path}: {self.truth} are {found.shape}, not {expected} as images {images.shape} need"
+            )
+        if self.truth == "depths":
+            self._scale(found)
+        elif found.dtype.kind not in "iu":
+            raise DataError(f"{self.path}: {self.truth} must be whole numbers, not {found.dtype}")
 
     def read(self, index: int) -> tuple[Tensor, Tensor | None]:
         with self._open() as file:
             images = self._data(file, "images")
             picture = torch.from_numpy(images[index].transpose(self._planes(images)).copy())
-            if not self.has_depth:
+            if not self.has_truth:
                 return picture, None
-            depths = self._data(file, "depths")
-            metres = (depths[index] / self._scale(depths)).astype(np.float32)
-            return picture, torch.from_numpy(metres.T.copy() if is_matlab(depths) else metres)
+            found = self._data(file, self.truth)
+            values = found[index] / self._scale(found) if self.truth == "depths" else np.asarray(found[index])
+            plane = values.astype(np.float32)  # it holds every label up to 16 million
+            return picture, torch.from_numpy(plane.T.copy() if is_matlab(found) else plane)
 
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:

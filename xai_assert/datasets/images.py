@@ -31,7 +31,10 @@ class Source(Protocol):
     def ids(self) -> Sequence[ImageId]: ...
 
     def read(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """RGB picture (3, H, W) uint8 and, if the source has depth, (H, W) float32 in metres, unknown where not > 0."""
+        """RGB picture (3, H, W) uint8 and, if the source has depth, (H, W) float32 in metres, unknown where not > 0.
+
+        A source without depth may give labels instead, (H, W) or one without dimensions; it then says `has_truth`.
+        """
         ...
 
 
@@ -90,7 +93,11 @@ class ImageSet:
 
     @property
     def has_ground_truth(self) -> bool:
-        return self._source.has_depth
+        return self._source.has_depth or self._has_labels
+
+    @property
+    def _has_labels(self) -> bool:
+        return not self._source.has_depth and bool(getattr(self._source, "has_truth", False))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,9 +107,12 @@ class ImageSet:
         if not -len(self) <= at < len(self):
             raise IndexError(f"image {at} of {self.name}, which has {len(self)}")
         at %= len(self)
-        picture, depth = self._source.read(at)
-        truth = None if depth is None else prepare_depth(depth, self.card, self._truth_size)
-        if truth is not None and not truth.any():
+        picture, found = self._source.read(at)
+        if found is None or self._has_labels:
+            truth = None if found is None else prepare_labels(found, self._truth_size)
+            return Sample(prepare_picture(picture, self.card), self.ids[at], truth)
+        truth = prepare_depth(found, self.card, self._truth_size)
+        if not truth.any():
             raise DataError(f"{self.name}, image {self.ids[at]}: too little of its depth is known (above 0 and finite)")
         return Sample(prepare_picture(picture, self.card), self.ids[at], truth)
 
@@ -119,7 +129,8 @@ class ImageSet:
 
     def __repr__(self) -> str:
         size = " {}x{}".format(*self.card.input_size) if self.card.input_size else ""
-        truth = f"depth in {self.card.unit}" if self.has_ground_truth else "no ground truth"
+        truth = "labels" if self._has_labels else f"depth in {self.card.unit}" if self.has_ground_truth else None
+        truth = truth or "no ground truth"
         return f"<ImageSet {self.name}: {len(self)} images{size}, {truth}, for {self.card.name}>"
 
 
@@ -142,6 +153,17 @@ def prepare_depth(depth: Tensor, card: Card, size: tuple[int, int] | None) -> Te
     known = torch.isfinite(depth) & (depth > 0)
     total, share = resize(torch.stack([depth.where(known, 0), known.float()]), size).unbind()
     return (total / share * UNITS_PER_METRE[str(card.unit)]).where(share >= KNOWN_SHARE, 0)
+
+
+def prepare_labels(labels: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Labels (H, W) at `size` (None leaves them), each that of the nearest pixel; the one label of a picture stays.
+
+    >>> prepare_labels(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (4, 2)).tolist()
+    [[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]
+    """
+    if labels.ndim != 2 or size is None:
+        return labels
+    return F.interpolate(labels[None, None], size, mode="nearest-exact")[0, 0]
 
 
 def resize(planes: Tensor, size: tuple[int, int] | None) -> Tensor:

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from xai_assert.datasets.hdf5 import hdf5
-from xai_assert.datasets.images import ImageSet
+from xai_assert.datasets.images import ImageSet, prepare_labels
+from xai_assert.datasets.nearest import nearest_object
 from xai_assert.datasets.rooms import CLASSES, scene
+from xai_assert.randomness import ImageId
 from xai_assert.resources import fixtures
 from xai_assert.subject import Card
 
@@ -25,7 +30,10 @@ MATLAB_CLASS = {"images": "uint8", "depths": "single", "labels": "uint16", "inst
 
 
 def scenes(card: Card, *, limit: int | None = None) -> ImageSet:
-    """24 rendered rooms with their depth, for the card's model; an image's id is its row.
+    """24 rendered rooms with their ground truth, for the card's model; an image's id is its row.
+
+    Ground truth is what the card's task asks for: depth; of a segmentation the class of each pixel (`rooms.CLASSES`);
+    of a classification which object is nearest (`nearest.OBJECTS`).
 
     They are test data of our own: no photographs, but a depth network trained on others of their kind is right on them
     for the reasons that it should be (perspective, known sizes, contact with the floor, shading).
@@ -41,9 +49,31 @@ def scenes(card: Card, *, limit: int | None = None) -> ImageSet:
     return hdf5(fixtures() / FILE, card, limit=limit)
 
 
+def nearest_masks(card: Card) -> dict[ImageId, Tensor]:
+    """Where the nearest object of each bundled scene is, (H, W) bool at the card's input size, by image id.
+
+    For `xa.localization(..., masks=nearest_masks(subject.card))`; images without such an object are left out.
+
+    Example:
+        >>> masks = nearest_masks(Card(name="nearest", input_size=(192, 256)))
+        >>> masks[0].shape, bool(masks[0].any())
+        (torch.Size([192, 256]), True)
+    """
+    with h5py.File(fixtures() / FILE) as file:
+        rows = enumerate(zip(file["instances"], file["nearest"][:], strict=True))
+        return {row: mask_of(plane.T, int(number), card) for row, (plane, number) in rows if number}
+
+
+def mask_of(instances: NDArray[np.uint8], number: int, card: Card) -> Tensor:
+    """The pixels of one object, at the card's input size."""
+    plane = torch.from_numpy((instances == number).astype(np.float32))
+    return prepare_labels(plane, card.input_size) > 0
+
+
 def write(path: Path, *, seeds: range = SEEDS, size: tuple[int, int] = SIZE) -> None:
     """Render the scenes into a file laid out as NYU's labelled one: MATLAB's axes, depth in metres, class names."""
     frames = [scene(seed, *size) for seed in seeds]
+    nearest = [nearest_object(frame) for frame in frames]
     rows: dict[str, list[np.ndarray]] = {
         "images": [frame.image.transpose(2, 1, 0) for frame in frames],
         "depths": [np.round(frame.depth.T / DEPTH_STEP) * np.float32(DEPTH_STEP) for frame in frames],
@@ -57,6 +87,9 @@ def write(path: Path, *, seeds: range = SEEDS, size: tuple[int, int] = SIZE) -> 
                 name, data=data, chunks=(1, *data.shape[1:]), compression="gzip", compression_opts=9, shuffle=True
             )
             stored.attrs["MATLAB_class"] = np.bytes_(MATLAB_CLASS[name])
+        for name in ("label", "instance"):
+            values = np.array([getattr(one, name) for one in nearest], np.uint8)
+            file.create_dataset({"label": "classes", "instance": "nearest"}[name], data=values)
         file.attrs["names"] = list(CLASSES)
         file.attrs["seeds"] = np.array(seeds)
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xai_assert.models import meter, pixelformer
+from xai_assert.datasets.nearest import OBJECTS
+from xai_assert.datasets.rooms import CLASSES
+from xai_assert.models import meter, pixelformer, room_classes
 from xai_assert.models.builders import register_model
 from xai_assert.models.checkpoints import load_checkpoint
 from xai_assert.models.published import METER_SHA256
 from xai_assert.resources import fixtures
 from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Card, Subject
-from xai_assert.tasks import Depth
+from xai_assert.tasks import Classification, Depth, Segmentation
 
 WEIGHTS = "scenes"  # the name of the bundled weights
 CARD = Card(
@@ -34,9 +36,16 @@ METERS: Sizes = {f"meter-{size}": functools.partial(meter.Meter, size) for size 
 PIXELFORMERS: Sizes = {
     f"pixelformer-{size}": functools.partial(pixelformer.Pixelformer, size) for size in pixelformer.SIZES
 }
-NETWORKS: Mapping[str, tuple[Sizes, str, Card]] = {
+DEPTH: Mapping[str, tuple[Sizes, str, Card]] = {
     "meter-xxs-scenes": (METERS, "meter-xxs", dataclasses.replace(CARD, output_size=(48, 64))),
     "pixelformer-nano": (PIXELFORMERS, "pixelformer-nano", CARD),
+}
+NEAREST = dataclasses.replace(CARD, task=Classification(), unit=None, classes=OBJECTS)
+SEGMENTED = dataclasses.replace(CARD, task=Segmentation(), unit=None, classes=CLASSES)
+NETWORKS: Mapping[str, tuple[Sizes, str, Card]] = {
+    **DEPTH,
+    "nearest-object-nano": ({"nearest-object-nano": room_classes.NearestObject}, "nearest-object-nano", NEAREST),
+    "segmenter-nano": ({"segmenter-nano": room_classes.RoomSegmenter}, "segmenter-nano", SEGMENTED),
 }
 
 

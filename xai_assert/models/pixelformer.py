@@ -156,7 +156,45 @@ class DepthHead(nn.Module):
         return F.interpolate(depth, scale_factor=4, mode="bilinear")
 
 
-class Pixelformer(nn.Module):
+class Trunk(nn.Module):
+    """Encoder and decoder: images (B, 3, H, W) to features at 1/4 of their size. A head makes something of them."""
+
+    def __init__(self, size: str) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise UnknownNameError("PixelFormer size", size, SIZES)
+        s = SIZES[size]
+        self.backbone = Swin(s.dim, s.depths, s.heads, s.window)
+        queries = [width // 2 for width in s.widths]  # what PixelShuffle leaves of the next width
+        plan = zip(self.backbone.dims, queries, s.widths, s.decoder_heads, strict=True)
+        for i, (encoder, query, width, heads) in enumerate(plan, 1):
+            self.add_module(f"sam{i}", SkipAttention(encoder, query, width, heads, s.decoder_window))
+        self.decoder = Pyramid(self.backbone.dims[3], queries[3], s.groups)
+
+    def decode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's first query (B, C, H/32, W/32), and its last (B, C', H/4, W/4)."""
+        stage_grids(*images.shape[-2:])
+        features = self.backbone(images)
+        first = query = self.decoder(features[3])
+        for i in (4, 3, 2, 1):
+            query = self.get_submodule(f"sam{i}")(features[i - 1], query)
+            if i > 1:
+                query = F.pixel_shuffle(query, 2)
+        return first, query
+
+    def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
+        """The encoder's layers, then the decoder's; see `xai_assert.attention.ExposesAttention`."""
+        grids = stage_grids(height, width)
+        taps = self.backbone.attention_taps(grids)
+        last = [sum(len(stage.blocks) for stage in self.backbone.layers[: i + 1]) - 1 for i in range(len(grids))]
+        for i in (4, 3, 2, 1):
+            block: Any = self.get_submodule(f"sam{i}.sam_block")
+            tokens = window_tokens(grids[i - 1], block.window)
+            taps.append(AttentionTap(block.attn.attend, grids[i - 1], tokens, source=last[i - 1]))
+        return taps
+
+
+class Pixelformer(Trunk):
     """PixelFormer: images (B, 3, H, W) to depth (B, 1, H, W) in metres, between `min_depth` and `max_depth`.
 
     Example:
@@ -168,41 +206,14 @@ class Pixelformer(nn.Module):
     """
 
     def __init__(self, size: str = "nano", *, min_depth: float = 0.1, max_depth: float = 10.0) -> None:
-        super().__init__()
-        if size not in SIZES:
-            raise UnknownNameError("PixelFormer size", size, SIZES)
+        super().__init__(size)
         s = SIZES[size]
-        self.backbone = Swin(s.dim, s.depths, s.heads, s.window)
-        queries = [width // 2 for width in s.widths]  # what PixelShuffle leaves of the next width
-        plan = zip(self.backbone.dims, queries, s.widths, s.decoder_heads, strict=True)
-        for i, (encoder, query, width, heads) in enumerate(plan, 1):
-            self.add_module(f"sam{i}", SkipAttention(encoder, query, width, heads, s.decoder_window))
-        self.decoder = Pyramid(self.backbone.dims[3], queries[3], s.groups)
         self.disp_head1 = DepthHead(s.widths[0], s.bins)
-        self.bcp = BinCentres(queries[3], s.bins, min_depth, max_depth)
+        self.bcp = BinCentres(s.widths[3] // 2, s.bins, min_depth, max_depth)
 
     def forward(self, images: Tensor) -> Tensor:
-        stage_grids(*images.shape[-2:])
-        features = self.backbone(images)
-        first = query = self.decoder(features[3])
-        for i in (4, 3, 2, 1):
-            query = self.get_submodule(f"sam{i}")(features[i - 1], query)
-            if i > 1:
-                query = F.pixel_shuffle(query, 2)
-        return self.disp_head1(query, self.bcp(first))
-
-    def attention_taps(self, height: int, width: int) -> list[AttentionTap]:
-        """The encoder's layers, then the decoder's; see `xai_assert.attention.ExposesAttention`."""
-        grids = stage_grids(height, width)
-        taps, last = [], []
-        for stage, grid in zip(self.backbone.layers, grids, strict=True):
-            taps += [block.tap(grid) for block in stage.blocks]
-            last.append(len(taps) - 1)
-        for i in (4, 3, 2, 1):
-            block: Any = self.get_submodule(f"sam{i}.sam_block")
-            tokens = window_tokens(grids[i - 1], block.window)
-            taps.append(AttentionTap(block.attn.attend, grids[i - 1], tokens, source=last[i - 1]))
-        return taps
+        first, last = self.decode(images)
+        return self.disp_head1(last, self.bcp(first))
 
 
 def stage_grids(height: int, width: int) -> list[tuple[int, int]]:

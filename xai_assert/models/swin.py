@@ -10,6 +10,7 @@ grid to whole windows and shifts even where there is a single one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -166,3 +167,7 @@ class Swin(nn.Module):
             if stage.downsample is not None:  # it takes what the norm has not touched
                 x = stage.downsample(x)
         return features
+
+    def attention_taps(self, grids: Sequence[tuple[int, int]]) -> list[AttentionTap]:
+        """Of every block, where each stage has one of these token grids."""
+        return [block.tap(grid) for stage, grid in zip(self.layers, grids, strict=True) for block in stage.blocks]

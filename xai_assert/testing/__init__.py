@@ -36,8 +36,14 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "model": (
         "many",
         None,
-        "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the two networks "
-        "that come with the project (the fixture xai_model: the first)",
+        "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the networks that "
+        "come with the project (the fixture xai_model: the first)",
+    ),
+    "task": (
+        "one",
+        None,
+        "of the networks that come with the project, in place of --xai-model: depth (which is also the default), "
+        "classification, segmentation, or all: one of each",
     ),
     "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
     "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),

@@ -29,7 +29,12 @@ from xai_assert.testing import OPTIONS, option, option_path
 from xai_assert.testing.workers import share_machine
 
 T = TypeVar("T")
-MODELS = ("meter-xxs-scenes@scenes", "pixelformer-nano@scenes")
+MODELS = {
+    "depth": ("meter-xxs-scenes@scenes", "pixelformer-nano@scenes"),
+    "classification": ("nearest-object-nano@scenes",),
+    "segmentation": ("segmenter-nano@scenes",),
+    "all": ("pixelformer-nano@scenes", "nearest-object-nano@scenes", "segmenter-nano@scenes"),  # of one encoder
+}
 METHODS = ("saliency", "integrated_gradients", "attention_rollout", "random", "edges")
 PERTURBATIONS = ("black", "mean", "gaussian_noise", "fgsm")
 
@@ -79,7 +84,18 @@ class Options:
 
     @functools.cached_property
     def models(self) -> list[ModelOption]:
-        return [ModelOption.parse(text) for text in self._texts("model", MODELS)]
+        return [ModelOption.parse(text) for text in self._texts("model", self._own_models())]
+
+    def _own_models(self) -> Sequence[str]:
+        """The project's, of the task that the user asked for."""
+        task = option(self.config, "task")
+        if task and option(self.config, "model"):
+            raise pytest.UsageError(
+                f"--xai-task {task} chooses among the networks that come with the project; leave it out with --xai-model"
+            )
+        if task and task not in MODELS:
+            raise pytest.UsageError(f"--xai-task must be one of {', '.join(MODELS)}, not {task!r}")
+        return MODELS[task or "depth"]
 
     @functools.cached_property
     def faster(self) -> list[str]:
