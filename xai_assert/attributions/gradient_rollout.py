@@ -1,8 +1,8 @@
 """Attention weighted by its gradient, and rolled out (Chefer et al., 2103.15679): a rollout that explains a target.
 
-A layer counts with A = mean over the heads of max(attention x gradient of the target, 0), and R <- R + A R from the first
-layer to the last. As with the plain rollout, a row vector is taken from the last layer to the first, and between the
-stages of a hierarchical network carried to the finer grid by the adjoint of average pooling.
+A layer counts with A = mean over the heads of max(attention x gradient of the target, 0), and R <- R + A R from the
+first layer to the last. As with the plain rollout, a row vector is taken from the last layer to the first, and between
+the stages of a hierarchical network carried to the finer grid by the adjoint of average pooling.
 """
 
 from __future__ import annotations

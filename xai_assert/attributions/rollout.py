@@ -149,7 +149,7 @@ def capture(
     keep: Keep,
     run: Callable[[], object] | None = None,
 ) -> list[Tensor]:
-    """What `keep` leaves of the attention (B, G, heads, N, N) of every tap, in one pass: `run`, or one without gradient.
+    """What `keep` leaves of the attention (B, G, heads, N, N) of every tap, in one pass: `run`, or a plain one.
 
     It is asked as each layer is done, so that only one layer's heads are alive at a time.
     """
