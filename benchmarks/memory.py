@@ -111,7 +111,8 @@ def of_network(name: str, steps: int, *, device: torch.device, small: bool) -> l
 
 def _here(name: str, steps: int, device: torch.device, small: bool) -> list[dict[str, Any]]:
     network = next(one for one in NETWORKS if one.name == name)
-    return measured(prepare(quick(network) if small else network, device), steps)
+    network = quick(network) if small else network
+    return measured(prepare(network, device, images=network.short), steps)
 
 
 if __name__ == "__main__":

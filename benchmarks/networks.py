@@ -35,7 +35,7 @@ class Network:
     steps: int = 200
     table_steps: int = 20
     most: int = 100
-    rounds: int = 2
+    rounds: int = 5
     attention: bool = True
 
 
@@ -56,9 +56,9 @@ class DepthOfTimm(nn.Module):
 
     features: Any
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
-        self.features = timm.create_model(name, pretrained=False, num_classes=0)
+        self.features = timm.create_model(name, pretrained=False, num_classes=0, **options)
         self.taps: list[AttentionTap] = []
         self.grid: tuple[int, int] | None = None
         if hasattr(self.features, "blocks"):
@@ -85,10 +85,10 @@ class DepthOfTimm(nn.Module):
         return self.taps
 
 
-def of_timm(name: str) -> xa.Subject:
+def of_timm(name: str, **options: Any) -> xa.Subject:
     """A timm network with random weights and a depth head."""
     torch.manual_seed(0)
-    return xa.describe(DepthOfTimm(name), name=name, task="depth", unit="m", **IMAGENET)
+    return xa.describe(DepthOfTimm(name, **options), name=name, task="depth", unit="m", **IMAGENET)
 
 
 def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
@@ -97,12 +97,12 @@ def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
 
 
 NETWORKS = [
-    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 8, 2, table_steps=200, rounds=3, most=500),
-    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 2, table_steps=50, most=500),
-    Network("resnet18", lambda: of_timm("resnet18"), (224, 224), 4, 1, attention=False),
-    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224"), (224, 224), 4, 1),
+    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 1, table_steps=50, most=500),
+    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 1, table_steps=50, most=500),
+    Network("resnet18", lambda: of_timm("resnet18"), (160, 160), 4, 1, attention=False),
+    Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224", img_size=160), (160, 160), 4, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds
-    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 4, 1, table_steps=10),
+    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, 1, 50, table_steps=10, most=50, rounds=3),
 ]
 
 

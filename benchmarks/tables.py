@@ -37,11 +37,14 @@ NOTES = """\
 - Quantus judges one number, here the scalar that is explained as the only logit of a classifier; the error of a map
   it does not know. Its fillers are its own, it counts the colours of a pixel as features of their own, and a step
   must divide the pixels, so its FE and deletion have a few more steps than 16.
+- The bare passes of a score are one clean forward pass, one attribution, and those of its cells. Ours makes one fewer
+  for saliency, whose own forward pass is the clean one: so a ratio may be below 1.
 - `deletion_auc` alone measures both ends, because insertion and SRG then cost nothing more: it makes 15 passes that
   deletion does not need. The line "SRG" is that work with all that it yields.
 - The bare passes of adaptive IG are as many gradients as it took on these images, so its ratio is its overhead alone;
   what it spares against 200 steps stands in its passes. Networks without training say nothing of the images, and
   there it was stopped at 100 gradients.
+- A fidelity curve of ours measures the random control beside the map, whose passes the bare ones do not have.
 - METER-XXS and pixelformer-nano have the weights that come with the project; the others are random, with a depth head
   on the two of timm. What a pass costs does not depend on that.
 """

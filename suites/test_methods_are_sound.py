@@ -19,7 +19,15 @@ from xai_assert.tasks import Target
 
 SIZE = (8, 12)
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-7}  # some hundred additions in float32
-METHODS = ("saliency", "integrated_gradients(steps=2)", "attention_rollout", "random", "edges")
+METHODS = (
+    "saliency",
+    "input_x_gradient",
+    "smoothgrad(draws=2)",
+    "integrated_gradients(steps=2)",
+    "attention_rollout",
+    "random",
+    "edges",
+)
 
 
 def drawn(*shape: int, seed: int) -> Tensor:

@@ -7,7 +7,7 @@ from known_models import Counting, Pixelwise, ReturnsTuple, draw
 from torch import nn
 
 import xai_assert as xa
-from xai_assert.batching import ImageSource, Passes, counted, without_gradient
+from xai_assert.batching import ImageSource, Passes, counted, finite_rows, without_gradient
 from xai_assert.subject import as_subject
 
 
@@ -128,7 +128,7 @@ class TestDataSets:
         [
             ([np.zeros((3, 4, 4))], TypeError, r"images\[0\] must be a Sample, an image or .*, not ndarray"),
             ([xa.Sample(np.zeros((3, 4, 4)), "a")], TypeError, r"images\[0\] must be"),
-            ([(torch.zeros(3, 4, 4), 7)], TypeError, r"images\[0\] must be .*, not tuple"),
+            ([(torch.zeros(3, 4, 4), "cat")], TypeError, r"images\[0\] must be .*, not tuple"),
             ("ab", TypeError, r"images\[0\] must be .*, not str"),
             (
                 [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)],
@@ -159,6 +159,18 @@ class TestDataSets:
     def test_companions_belong_to_tensors(self):
         with pytest.raises(TypeError, match="go with a tensor of images; a data set brings its own"):
             ImageSource([torch.zeros(3, 4, 4)], image_ids=["a"])
+
+
+class TestFiniteRows:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    def test_one_bad_number_is_enough(self, bad, dtype):
+        values = torch.zeros(3, 2, 5, dtype=dtype)
+        values[1, 1, 3] = bad
+        assert finite_rows(values).tolist() == [True, False, True]
+
+    def test_of_no_numbers_none_is_bad(self):
+        assert finite_rows(torch.zeros(2, 0)).tolist() == [True, True]
 
 
 class TestPasses:

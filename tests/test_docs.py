@@ -40,6 +40,12 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
         exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_the_python_of_the_tasks_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    exec(compile("\n".join(blocks), "tasks.md", "exec"), {"__name__": "tasks"})
+
+
 def test_the_documents_name_every_option_and_none_that_does_not_exist():
     texts = {path: set(re.findall(r"--xai-([a-z-]+[a-z])", path.read_text())) for path in DOCUMENTS}
     assert set.union(*texts.values()) <= set(OPTIONS)

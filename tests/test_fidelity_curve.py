@@ -39,7 +39,7 @@ def test_one_attribution_serves_all_fractions():
     model = Counting(Pixelwise(WEIGHTS))
     xa.fidelity_curve(model, "saliency", IMAGES, **OPTIONS)
     assert model.backwards == 12
-    assert model.forwards == 12 * (1 + 1 + 2 * 3 + 1 + 2 * 3)  # the map, clean, both ends; the control's
+    assert model.forwards == 12 * (1 + 2 * 3 + 1 + 2 * 3)  # the map, both ends; the control's clean one, both ends
 
 
 def test_the_truth_passes_and_its_inverse_is_rejected_with_the_table():

@@ -8,14 +8,17 @@ import torch
 from known_models import (
     Attentive,
     CountingAttentive,
+    ReturnsNaN,
     Squares,
     curved,
     draw,
 )
 
 import xai_assert as xa
+from xai_assert.attributions import Method
 from xai_assert.batching import Passes
 from xai_assert.metrics import FaithfulnessCell, FidelityCell
+from xai_assert.tasks import Task
 
 PERTURBATIONS = ["black", "mean", "gaussian_noise", "fgsm"]
 STATISTICS = {"task": "depth", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -46,12 +49,12 @@ class TestPasses:
         ev.plan("saliency", [FidelityCell(xa.perturbation(name)) for name in PERTURBATIONS])
         for name in PERTURBATIONS:
             ev.attribution_fidelity("saliency", perturbation=name)
-        self.check(model, ev, ["saliency"], 1 + 2 * 4, 1 + 1)  # clean, R and I; the map, fgsm
+        self.check(model, ev, ["saliency"], 2 * 4, 1 + 1)  # R and I; the map (which gives the clean prediction), fgsm
 
     @pytest.mark.parametrize(
         ("method", "forward", "gradient"),
         [
-            ("saliency", 0, 1),
+            ("saliency", -1, 1),  # its pass is the clean one too
             (xa.method("integrated_gradients", steps=5), 0, 5),
             ("attention_rollout", 1, 0),
             ("random", 0, 0),
@@ -72,7 +75,7 @@ class TestPasses:
         for _ in range(2):
             ev.attribution_fidelity("saliency")
             ev.faithfulness_estimate("saliency", groups=5)
-        self.check(model, ev, ["saliency"], 1 + 2 + 5, 1)
+        self.check(model, ev, ["saliency"], 2 + 5, 1)
 
     def test_an_attack_is_made_once_for_all_its_cells(self):
         model, ev = self.evaluation()
@@ -85,7 +88,7 @@ class TestPasses:
         model, ev = self.evaluation()
         for method in ("saliency", "random", "edges"):
             ev.attribution_fidelity(method)
-        self.check(model, ev, ["saliency", "random", "edges"], 3 * 3, 1)
+        self.check(model, ev, ["saliency", "random", "edges"], 2 + 3 + 3, 1)
 
     def test_asking_again_is_free(self):
         truth = draw(self.N, 8, 8, seed=2)
@@ -160,4 +163,59 @@ class TestPasses:
         model, ev = self.evaluation(batch_size=2)
         with pytest.raises(ValueError, match="fraction"):
             ev.attribution_fidelity("saliency", fraction=0.6)
-        assert model.forwards == 2 * 2  # the size of the images is known then: a clean forward, a gradient
+        assert model.forwards == 2  # the size of the images is known then: a gradient
+
+
+class UpperHalf(Task):
+    """A target that must see the clean output: the sum where that is above its mean. The error is that of depth."""
+
+    name = "upper half"
+
+    def read(self, output):
+        return output
+
+    def target(self, clean):
+        frozen = clean > clean.mean((1, 2, 3), keepdim=True)
+        return lambda output: (output * frozen).flatten(1).sum(1)
+
+    def error(self, prediction, reference):
+        return (prediction.flatten(1) - reference.flatten(1)).square().flatten(1).mean(1).sqrt()
+
+    truth_error = loss = error
+
+    def magnitude(self, prediction):
+        return prediction.abs().flatten(1).amax(1)
+
+    def spread(self, prediction):
+        return prediction.flatten(1).std(1, correction=0)
+
+
+class TestThePredictionOfAMap:
+    """A method that gives the model's output spares the clean pass, and nothing else changes."""
+
+    IMAGES = draw(5, 3, 8, 8, seed=1)
+
+    @pytest.mark.parametrize("task", ["depth", UpperHalf()], ids=["depth", "upper half"])
+    @pytest.mark.parametrize("reference", ["prediction", "ground_truth"])
+    def test_scores_are_those_of_a_pass_of_its_own(self, task, reference):
+        """Without it the target is chosen from a pass without gradient, by which nothing may differ but rounding."""
+        saliency = xa.method("saliency")
+        plain = Method("plain", lambda *given: saliency.function(*given).attribution, reduction="max_abs")
+        options = {"task": task, "ground_truth": draw(5, 8, 8, seed=2)} | {"batch_size": 2}
+        scores = [xa.Evaluation(curved(), self.IMAGES, **options) for _ in range(2)]
+        found = [
+            ev.attribution_fidelity(what, reference=reference)
+            for ev, what in zip(scores, (saliency, plain), strict=True)
+        ]
+        assert torch.allclose(found[0].values, found[1].values, atol=1e-6)  # one rounding of a convolution
+        assert torch.allclose(found[0].relevant_error, found[1].relevant_error, rtol=1e-5)
+        assert scores[1].passes.forward - scores[0].passes.forward == 5
+
+    def test_a_method_that_does_not_keep_its_word_is_refused(self):
+        broken = Method("broken", lambda model, images, target: images, predicts=True)
+        with pytest.raises(ValueError, match=r"method broken is registered with predicts=True, but gave no Explained"):
+            xa.attribution_fidelity(curved(), broken, self.IMAGES, task="depth")
+
+    def test_a_model_of_nan_is_named_before_its_map(self):
+        with pytest.raises(xa.ModelOutputError, match="ReturnsNaN returned NaN or infinity for images 0, 1"):
+            xa.attribution_fidelity(ReturnsNaN(), "saliency", self.IMAGES[:2], task="depth")

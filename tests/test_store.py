@@ -289,7 +289,7 @@ class TestUnnamed:
         for function in unnamed:
             with pytest.raises(Unnamed):
                 named(function)
-        assert named(depth_mean) == "xai_assert.tasks.depth_mean"
+        assert named(depth_mean) == "xai_assert.tasks.depth.depth_mean"
 
     def test_parameters(self, folder):
         method = xa.Method("mine", plain, {"power": torch.nn.Identity()})

@@ -93,7 +93,8 @@ def own():
 
 
 def method_of(name):
-    return xa.method(name, steps=2) if name == "integrated_gradients" else xa.method(name)
+    fewer = {"integrated_gradients": {"steps": 2}, "smoothgrad": {"draws": 2}}
+    return xa.method(name, **fewer.get(name, {}))
 
 
 def evaluation(own, **options):
@@ -133,6 +134,10 @@ class TestTheTester:
         assert own.called == ["hook"]
 
 
+# what Grad-CAM leaves at 0 ties; this is not about its ranks
+TIES = pytest.mark.filterwarnings("ignore::xai_assert.errors.TiedHeatmapWarning")
+
+
 class TestNothingIsChanged:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("method", METHODS)
@@ -142,14 +147,18 @@ class TestNothingIsChanged:
             xa.attribute(own.model, own.images, method_of(method), **options)
             xa.heatmap(own.model, own.images, method_of(method), **options)
 
+    @TIES
     @pytest.mark.parametrize("method", METHODS)
     def test_by_a_metric(self, own, method):
+        chosen = method_of(method)
+        if method == "grad_cam":  # of the 2x2 places at the bottom none speaks for the target
+            chosen = xa.method(method, layer="inner.encoder.conv1.0")
         with unchanged(own):
             ev = evaluation(own)
             for metric in METRICS:
-                registry.metrics.get(metric).measure(ev, method_of(method), xa.perturbation("gaussian_noise"), 0.05)
-            ev.faithfulness_estimate(method_of(method), mode="cumulative", groups=4)
-            ev.attribution_fidelity(method_of(method), reference="ground_truth", asr="degrades", aggregate="set")
+                registry.metrics.get(metric).measure(ev, chosen, xa.perturbation("gaussian_noise"), 0.05)
+            ev.faithfulness_estimate(chosen, mode="cumulative", groups=4)
+            ev.attribution_fidelity(chosen, reference="ground_truth", asr="degrades", aggregate="set")
         assert own.called  # the caller's own hook went on working
 
     @pytest.mark.parametrize("mode", MODES)
@@ -159,6 +168,7 @@ class TestNothingIsChanged:
             for truth in (None, own.truth):
                 evaluation(own, ground_truth=truth).attribution_fidelity("saliency", perturbation=perturbation)
 
+    @TIES
     @pytest.mark.parametrize("error", [RuntimeError("out of luck"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
     @pytest.mark.parametrize("method", METHODS)
     def test_by_a_model_that_fails_in_the_middle(self, own, method, error):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xai_assert.batching import without_gradient
 from xai_assert.errors import UnknownNameError
 from xai_assert.subject import Card, Subject, as_subject
+from xai_assert.tasks import infer_task
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 WORDS = ("channels_last", *DTYPES, "compile")
@@ -109,8 +110,9 @@ def acceleration_error(subject: Accelerated, images: Tensor) -> float | None:
 
     None if the subject has no task to take an error of.
     """
-    task = subject.card.task
+    outputs = [without_gradient(one, images) for one in (subject, subject.exact)]
+    task = subject.card.task or infer_task(outputs[1])
     if task is None:
         return None
-    fast, exact = (task.read(without_gradient(one, images)) for one in (subject, subject.exact))
+    fast, exact = map(task.read, outputs)
     return float((task.error(fast, exact) / task.magnitude(exact).clamp(min=torch.finfo(exact.dtype).tiny)).max())

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 class AttentionTap:
     """One attention layer, and where its tokens lie in the picture.
 
-    `module` is the submodule whose output is the attention after softmax, shape (B, G, heads, N, N): G groups of N
-    tokens that attend to each other (G = 1 for global attention, the windows of a Swin block, the four pixel positions
-    of a METER patch). `tokens` (G, N) says which token of the stage each of them is; -1 is padding. The stage has
-    `prefix` tokens without a place (class token, registers), then `grid[0] * grid[1]` places, row by row.
+    `module` is the submodule whose output is the attention after softmax, shape (B, G, heads, N, N), or with the groups
+    in the batch (B * G, heads, N, N), image by image: G groups of N tokens that attend to each other (G = 1 for global
+    attention, the windows of a Swin block, the four pixel positions of a METER patch). `tokens` (G, N) says which token
+    of the stage each of them is; -1 is padding. The stage has `prefix` tokens without a place (class token, registers),
+    then `grid[0] * grid[1]` places, row by row. `class_token` says which of the prefix tokens the prediction is read
+    from, if it is read from one.
 
     `source` makes it a layer of a decoder, whose queries attend to another stream: the index, in the list of taps, of
     the layer whose output the keys and values are. They lie on the same tokens as the queries.
@@ -27,6 +29,7 @@ class AttentionTap:
     tokens: Tensor
     prefix: int = 0
     source: int | None = None
+    class_token: int | None = None
 
 
 @runtime_checkable

@@ -76,7 +76,8 @@ def passes_an_image(method: Method, cells: Iterable[Cell], own: Passes | None = 
         return None
     attacks = {cell.perturbation.key: cell.perturbation.gradients for cell in cells if cell.perturbation}
     parts = [own, *known, *(cell.passes for cell in cells)]
-    return Passes(1 + sum(p.forward for p in parts), sum(p.gradient for p in parts) + sum(attacks.values()))
+    clean = 0 if method.predicts else 1
+    return Passes(clean + sum(p.forward for p in parts), sum(p.gradient for p in parts) + sum(attacks.values()))
 
 
 def _declared(method: Method) -> Passes | None:
@@ -101,8 +102,8 @@ def predict_cost(
         >>> from xai_assert import method, perturbation
         >>> from xai_assert.metrics import FidelityCell
         >>> plan = [(method("saliency"), [FidelityCell(perturbation("gaussian_noise"))])]
-        >>> predict_cost(plan, 100, Speed(forward=0.01, gradient=0.02))  # clean, R, I; and the map
-        (Passes(forward=300, gradient=100), 5.0)
+        >>> predict_cost(plan, 100, Speed(forward=0.01, gradient=0.02))  # R, I; the map, and the prediction with it
+        (Passes(forward=200, gradient=100), 4.0)
     """
     total = Passes()
     for method, cells in plan:

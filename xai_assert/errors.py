@@ -8,15 +8,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
+MANY = 100  # names: of more, an error lists the nearest alone
+
 
 class UnknownNameError(ValueError):
     """A method, perturbation, metric or model that nobody registered; the text names the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(known) or 'none'}")
+        listed = f"known: {', '.join(known) or 'none'}"
+        if len(known) > MANY:
+            listed = f"the nearest of {len(known):,}: {', '.join(near) or 'none'}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}{listed}")
 
 
 class DegenerateHeatmapError(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,13 +61,14 @@ class Evaluation:
 
     The first score asked of a method computes all cells planned for it (`plan`) in one streaming pass; what stays in
     memory is a few numbers an image. Each fidelity cell costs two forward passes an image, beside one clean forward
-    and one attribution for the method, and one gradient for each attack.
+    and one attribution for the method (of saliency they are one pass), and one gradient for each attack.
 
     Args:
         subject: a `Subject`, or a bare module (then say `task=`, and `mean=, std=` where a colour is needed).
         images: the network's input (B, C, H, W), already preprocessed, or a data set (`xai_assert.batching.Samples`);
             None, for a registered model, stands for the 24 bundled scenes.
-        ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown.
+        ground_truth: (B, H', W') in the card's unit at the output's size; 0 or not finite where unknown. Of classes
+            labels, (B,) or (B, H', W').
         image_ids: names of a tensor's images, which key its random draws; the positions by default.
         seed: of everything drawn at random.
         target: output -> (B,), the scalar that is explained; the task's default otherwise.
@@ -116,10 +116,11 @@ class Evaluation:
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Found | Failure]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
-        self._marks: list[tuple[int, int]] | None = None  # cheap signs that no tensor of the module was written on
+        self._marks: list[Any] | None = None  # cheap signs that no tensor of the module was written on
         self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
         self._method_passes: dict[Any, Passes] = defaultdict(Passes)
         self._keepers: dict[Any, Keeper] = {}
+        self._task = self.subject.card.task  # or as the first output shows
         self._acceleration: dict[str, Any] | None = None  # how, and how far it moves the predictions
         self._shelves: dict[Any, Shelf] = {}  # of the store, by method
         self._asking = False  # `enough` looks at what was measured so far
@@ -216,7 +217,8 @@ class Evaluation:
             return None
         shelf = self._shelves.get(wanted.key)
         spared = shelf.spared(self._ids[: max(counts)]) if shelf else Passes()
-        return Passes(each.forward * max(counts), each.gradient * max(counts)) - spared
+        clean = max(counts) if shelf and wanted.predicts else 0  # the store asks for the clean prediction first
+        return Passes(each.forward * max(counts) + clean, each.gradient * max(counts)) - spared
 
     def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
         """What was kept (`keep`) while a fidelity cell was measured, the worst image first. It is large: given once."""
@@ -282,13 +284,10 @@ class Evaluation:
         For what was measured already only signs that cost nothing are looked at: where the tensors lie, and how often
         they were written on.
         """
-        tensors = itertools.chain(self.subject.module.parameters(), self.subject.module.buffers())
-        # tensors of inference mode count no versions, and nobody writes on them outside of it
-        marks = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        if measured and marks == self._marks:
+        if measured and self._marks == self.subject.marks():
             return
-        self._marks = marks
         now = (self.subject.known_fingerprint(), str(self.subject.device))
+        self._marks = self.subject.known_marks
         if self._state not in (None, now):
             raise ValueError(
                 f"the weights or the device of {self.subject.name} changed since this Evaluation measured its first "
@@ -334,6 +333,7 @@ class Evaluation:
                     stop = self._stop(method, len(ids))
                 if stop is not None or len(failed) == len(cells):
                     break
+        self._task = table.task
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
         self._ids = max(self._ids, tuple(ids[:stop]), key=len)
@@ -366,7 +366,7 @@ class Evaluation:
             "model": card.name,
             "weights": card.weights,
             "fingerprint": fingerprint,
-            "task": card.task.name if card.task else None,
+            "task": self._task.name if self._task else None,
             "method": str(method),
             "perturbation": str(cell.perturbation) if cell.perturbation else None,
             "seed": self.seed,

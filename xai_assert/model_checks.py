@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xai_assert.attributions import choose_target
+from xai_assert.attributions import choose_target, task_of
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import without_gradient
 from xai_assert.metrics.prepared import check_finite, floor_of
@@ -38,10 +38,8 @@ class Looked:
     @classmethod
     def at(cls, subject: Subject, images: Tensor, ids: tuple[ImageId, ...], seed: int) -> Looked:
         output = without_gradient(subject, images)
-        choose_target(subject, None, output)  # it says so if there is no task
-        assert subject.card.task is not None
-        found = cls(subject, images, ids, subject.card.task, output, seed)
-        check_finite(found.prediction.flatten(1), ids, subject)
+        found = cls(subject, images, ids, task_of(subject, output), output, seed)
+        check_finite(found.prediction.reshape(len(images), -1), ids, subject)
         return found
 
     @property

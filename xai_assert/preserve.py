@@ -20,7 +20,9 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 
     Inference mode is left inside, because its tensors cannot enter a later gradient.
     """
-    modules, parameters = list(module.modules()), list(module.parameters())  # walking through a network takes its time
+    modules = list(module.modules())
+    # not module.parameters(), which walks through the network once more: that takes as long as a small layer
+    parameters = [p for m in modules for p in m._parameters.values() if p is not None]
     devices = {"cpu", *(p.device.type for p in parameters)} - {"meta"}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

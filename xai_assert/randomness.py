@@ -7,6 +7,7 @@ state is read or written.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -69,7 +70,7 @@ def _drawn(
 ) -> Tensor:
     """What `draw` fills in for each image, (B, *shape): by as many threads as torch has, because to draw the noise of
     a batch takes a tenth of a forward pass of a small network, and NumPy lets others run while it draws."""
-    fields: np.ndarray[Any, Any] = np.empty((len(image_ids), *shape), kind)
+    fields: np.ndarray[Any, Any] = np.empty((len(image_ids), math.prod(shape)), kind)
 
     def fill(i: int) -> None:
         draw(generator(seed, image_ids[i], purpose), fields[i])
@@ -81,4 +82,4 @@ def _drawn(
     else:
         for i in range(len(image_ids)):
             fill(i)
-    return torch.from_numpy(fields)
+    return torch.from_numpy(fields).reshape(len(image_ids), *shape)

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class Subject(nn.Module):
         self.card = card
         self.training = module.training
         self.precision: torch.dtype | None = None  # in which autocast runs it, if it does
-        self._known: tuple[list[Any], str] | None = None  # the fingerprint, and the signs it was taken under
+        self._known: tuple[Signs, str] | None = None  # the fingerprint, and the signs it was taken under
 
     def with_card(self, card: Card) -> Subject:
         """The same module with another card."""
@@ -165,10 +165,23 @@ class Subject(nn.Module):
 
     def known_fingerprint(self) -> str:
         """The fingerprint, hashed anew only if some tensor was moved, written on, or sums up to something else."""
-        signs = _signs(self.module)
+        tensors = self._tensors()
+        signs = Signs(marks(tensors), sums(tensors))
         if self._known is None or self._known[0] != signs:
             self._known = (signs, self.fingerprint())
         return self._known[1]
+
+    def marks(self) -> list[Any]:
+        """What shows at no cost that a tensor is another."""
+        return marks(self._tensors())
+
+    @property
+    def known_marks(self) -> list[Any] | None:
+        """The marks as `known_fingerprint` found them last."""
+        return self._known and self._known[0].marks
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.module.parameters(), *self.module.buffers()]
 
     def __repr__(self) -> str:
         task = self.card.task.name if self.card.task else "no task"
@@ -178,14 +191,20 @@ class Subject(nn.Module):
         return f"<Subject {self.name}: {task}{unit}, {kind}, {count:,} parameters on {self.device}>"
 
 
-def _signs(module: nn.Module) -> list[Any]:
-    """What shows at little cost that a tensor is another: where it lies, how often it was written on, and its sum.
+class Signs(NamedTuple):
+    """What shows at little cost that a tensor is another."""
 
-    The sum is for writes that no version counts (`p.data.mul_(2)`); all of them are waited for once.
-    """
-    tensors = [*module.parameters(), *module.buffers()]
-    # tensors of inference mode count no versions
-    signs: list[Any] = [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.shape) for t in tensors]
+    marks: list[Any]
+    sums: list[Any]
+
+
+def marks(tensors: Sequence[Tensor]) -> list[Any]:
+    """Where each tensor lies, and how often it was written on; those of inference mode count no versions."""
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.shape) for t in tensors]
+
+
+def sums(tensors: Sequence[Tensor]) -> list[Any]:
+    """The bits of the sum of each tensor, for writes that no version counts (`p.data.mul_(2)`); waited for once."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.device.type == "meta":
@@ -195,7 +214,7 @@ def _signs(module: nn.Module) -> list[Any]:
             mps = part.device.type == "mps"  # which has no float64
             total = part.sum().cpu().double() if mps else part.sum(dtype=torch.float64)
             by_device.setdefault(total.device, []).append(total)
-    return signs + [torch.stack(sums).view(torch.int64).tolist() for sums in by_device.values()]
+    return [torch.stack(found).view(torch.int64).tolist() for found in by_device.values()]
 
 
 def slug(name: str) -> str:
@@ -221,7 +240,7 @@ def describe(
     Args:
         module: takes images (B, C, H, W).
         name: how results and gates call it.
-        task: "depth", or a `Task` of your own.
+        task: "depth", "classification", "segmentation", or a `Task` of your own.
         mean, std: of the preprocessing, one value a channel, for pictures in [0, 1].
         input_size, output_size: (height, width) in pixels, for the data sets; the output's defaults to the input's.
         unit: of the prediction, such as "m".

@@ -46,6 +46,7 @@ class Table:
     ) -> None:
         self.subject, self.method = subject, method
         self.failed: dict[Any, Failure] = {}
+        self.task = subject.card.task  # of a card that does not say, as its first output shows
         self._cells = cells
         self._by_perturbation: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:
@@ -56,6 +57,7 @@ class Table:
     def measure(self, batch: Batch) -> tuple[tuple[ImageId, ...], dict[Any, Measured]]:
         """The ids of a batch, and what its cells found by their key; those that failed, now or before, are left out."""
         prepared = prepare(self.subject, self.method, batch, target=self._target, seed=self._seed, shelf=self._shelf)
+        self.task = prepared.task
         packer = Packer(functools.partial(without_gradient, self.subject), self._sizer.size // len(batch))
         found: dict[Any, Measured] = {}
         seen: dict[Any, list[Seen]] = defaultdict(list)
@@ -89,7 +91,8 @@ class Table:
         found |= prepared.details
         found[BY_LOT] = decided_by_lot(prepared.heatmap, prepared.ranking, cell.fraction)
         if cell.perturbation.single_step and self.method.gradient and perturb.field is not None:
-            found["sign_agreement"] = sign_agreement(prepared.attribution, perturb.field - prepared.images)
+            step = perturb.field - prepared.images
+            found["sign_agreement"] = sign_agreement(prepared.attribution, _attack_direction(prepared) * step)
         return found
 
     def _settled(
@@ -124,7 +127,7 @@ class Table:
 
         def loss(output: Tensor) -> Tensor:
             if prepared.truth is None:
-                return prepared.target(output)
+                return _attack_direction(prepared) * prepared.target(output)
             return prepared.task.loss(prepared.task.read(output), prepared.truth)
 
         def gradient(images: Tensor | None = None) -> Tensor:
@@ -134,8 +137,13 @@ class Table:
         return what.on(prepared.images, card=card, image_ids=ids, seed=self._seed, gradient=gradient)
 
 
+def _attack_direction(prepared: Prepared) -> int:
+    """1 where an attack raises the target, -1 where it lowers it; with labels it does so by raising their loss."""
+    return -1 if prepared.task.attack_lowers_target else 1
+
+
 def _on_cpu(found: Mapping[Any, Measured]) -> dict[Any, Measured]:
-    """In float64 on the CPU, all cells in one transfer: a device is waited for once a batch."""
+    """In float64 on the CPU, all cells in one transfer."""
     columns = [column for measured in found.values() for column in measured.values()]
     if not columns:
         return {}

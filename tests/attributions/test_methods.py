@@ -37,8 +37,11 @@ def untidy(dtype=torch.float32) -> Subject:
 
 METHODS = [
     xa.method("saliency"),
+    xa.method("input_x_gradient"),
+    xa.method("smoothgrad", draws=2),
     xa.method("integrated_gradients", steps=3),
     xa.method("attention_rollout"),
+    xa.method("grad_cam"),
     xa.method("random"),
     xa.method("edges"),
 ]
@@ -136,13 +139,18 @@ class TestEveryMethod:
 
 
 @pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1)])
-@pytest.mark.parametrize("name", ["saliency", "integrated_gradients", "random", "edges"])
+@pytest.mark.parametrize(
+    "name", ["saliency", "input_x_gradient", "smoothgrad", "integrated_gradients", "random", "edges"]
+)
 def test_pictures_one_pixel_wide(name, size):
     subject = xa.describe(Pixelwise(draw(3, *size)), name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert xa.heatmap(subject, draw(1, 3, *size), name).shape == (1, *size)
 
 
-@pytest.mark.parametrize(("method", "passes"), [("saliency", 1), ("integrated_gradients(steps=3)", 3)])
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("saliency", 1), ("input_x_gradient", 1), ("smoothgrad(draws=4)", 4), ("integrated_gradients(steps=3)", 3)],
+)
 def test_no_pass_is_made_for_a_target_that_does_not_need_it(method, passes):
     model = Counting(Pixelwise(draw(3, 8, 8)))
     xa.attribute(model, draw(2, 3, 8, 8), method, task="depth", mean=[0.5] * 3, std=[0.5] * 3)

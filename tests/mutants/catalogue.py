@@ -330,7 +330,7 @@ def ties_by_index(stack: ExitStack) -> None:
     def by_index(heatmap, *, seed, image_ids):
         flat = heatmap.flatten(1)
         keys = (selection.ordered_bits(flat) << 32) - torch.arange(flat.shape[1])
-        return Ranking(keys, (heatmap.shape[1], heatmap.shape[2]))
+        return Ranking(keys, (heatmap.shape[1], heatmap.shape[2]), lambda: keys)
 
     function(stack, selection.rank, by_index)
 

@@ -57,7 +57,8 @@ def leaking(monkeypatch):
 def index_breaks_ties(monkeypatch):
     def rank(heatmap, *, seed, image_ids):
         flat = heatmap.flatten(1)
-        return Ranking((selection.ordered_bits(flat) << 32) - torch.arange(flat.shape[1]), tuple(heatmap.shape[1:]))
+        keys = (selection.ordered_bits(flat) << 32) - torch.arange(flat.shape[1])
+        return Ranking(keys, tuple(heatmap.shape[1:]), lambda: keys)
 
     monkeypatch.setattr(prepared, "rank", rank)
     monkeypatch.setattr(suite, "rank", rank)

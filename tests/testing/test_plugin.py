@@ -283,7 +283,7 @@ def test_a_plan_says_passes_and_minutes_and_runs_nothing(project):
     result.stdout.fnmatch_lines(
         [
             # 12 images: a clean pass, 2 for AF, 16 for FE; saliency's gradient
-            "net-v7 saliency: 228 forward and 12 gradient passes, about 0.0 min",
+            "net-v7 saliency: 216 forward and 12 gradient passes, about 0.0 min",
             "net-v7 random: 228 forward and 0 gradient passes, about 0.0 min",
             "in all about 0.0 min in one process, beside loading; nothing was run (--xai-plan)",
         ]
@@ -296,7 +296,7 @@ def test_a_plan_says_which_model_cannot_be_planned(project):
     project.path.joinpath("broken.py").write_text("def build():\n    raise RuntimeError('boom')\n")
     result = project.run_gates("--xai-plan", "--xai-model=broken=broken:build")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["net-v7 saliency: 228 forward*", "broken cannot be planned: RuntimeError: boom"])
+    result.stdout.fnmatch_lines(["net-v7 saliency: 216 forward*", "broken cannot be planned: RuntimeError: boom"])
 
 
 def test_a_plan_is_made_in_one_process(project):

@@ -8,28 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_assert.attributions import controls, gradients, integrated_gradients, rollout  # noqa: F401  (they register)
+from xai_assert.attributions import cam, controls, gradients, integrated_gradients, rollout  # noqa: F401  (they register)
 from xai_assert.attributions.base import Method, check_ranks, method, register_method
 from xai_assert.batching import Batch, BatchSizer, ImageSource, Samples, run_batches, without_gradient
 from xai_assert.preserve import undisturbed
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject, as_subject
-from xai_assert.tasks import Target, Task
+from xai_assert.tasks import Target, Task, infer_task
 
-__all__ = ["Method", "attribute", "check_ranks", "choose_target", "heatmap", "method", "register_method"]
+__all__ = ["Method", "attribute", "check_ranks", "choose_target", "heatmap", "method", "register_method", "task_of"]
 
 
 def choose_target(subject: Subject, target: Target | None, clean: Tensor) -> Target:
     """The caller's target, or the task's default one for this output of the clean image."""
-    task = subject.card.task
     if target is not None:
         return target
+    task = task_of(subject, clean)
+    return task.target(task.read(clean))
+
+
+def task_of(subject: Subject, output: Tensor) -> Task:
+    """The task of its card, or the one that an output like this must have.
+
+    Raises:
+        TypeError: the card does not say, and the output might mean anything.
+    """
+    task = subject.card.task or infer_task(output)
     if task is None:
         raise TypeError(
-            f"{subject.name} does not say what its output means; pass task='depth', or a target= of your own, "
-            "or make a subject with xa.describe"
+            f"{subject.name} does not say what its output {tuple(output.shape)} means, so nothing can be explained or "
+            "compared; pass task='depth', or make a subject with xa.describe"
         )
-    return task.target(task.read(clean))
+    return task
 
 
 def target_without_clean(task: Task | None) -> Target | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xai_assert import registry
+from xai_assert.batching import finite_rows
 from xai_assert.errors import DegenerateHeatmapError
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject
@@ -24,10 +25,12 @@ CAPTUM = "captum/"  # before the name of one of its classes
 
 
 class Explained(NamedTuple):
-    """What a method may return where it has more to say than the attribution: numbers (B,) of how it came about."""
+    """What a method may return where it has more to say than the attribution: numbers (B,) of how it came about, and
+    the model's output on the images themselves, if it made that pass."""
 
     attribution: Tensor
     details: Mapping[str, Tensor] = MappingProxyType({})
+    output: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,9 @@ class Method:
     `Explained` with details of each image beside it, which are kept with the scores. `reduction` is
     "max_abs" (largest absolute value over the channels) or "abs_sum" (absolute value of their sum). `gradient` says
     that the map follows the gradient of the target, so that a single-step attack would judge it by itself. `passes`
-    are the forward and gradient passes it makes for an image, where that is known (else None).
+    are the forward and gradient passes it makes for an image, where that is known (else None). `predicts` says that it
+    gives the model's output on the images (`Explained.output`), and asks for the target of no other: then no pass is
+    made to know it.
 
     >>> method("integrated_gradients", steps=64).passes(steps=64)
     (0, 64)
@@ -51,6 +56,7 @@ class Method:
     signed: Signed | None = None
     gradient: bool = False
     passes: Callable[..., tuple[int, int] | None] | None = None
+    predicts: bool = False
 
     def __str__(self) -> str:
         return registry.format_spec(self.name, self.parameters)
@@ -82,6 +88,8 @@ class Method:
         wrong = [name for name, column in found.details.items() if tuple(column.shape) != (len(images),)]
         if wrong:
             raise ValueError(f"method {self} returned details {wrong} that are not one number an image (B,)")
+        if self.predicts and found.output is None:
+            raise ValueError(f"method {self} is registered with predicts=True, but gave no Explained(..., output=...)")
         return found._replace(attribution=self._checked(found.attribution, images))
 
     def _checked(self, attribution: Tensor, images: Tensor) -> Tensor:
@@ -123,9 +131,8 @@ def check_ranks(heatmap: Tensor, image_ids: Sequence[ImageId], method: object) -
         DegenerateHeatmapError: for some image the map is constant, or NaN or infinite somewhere.
     """
     flat = heatmap.flatten(1)
-    finite = torch.isfinite(flat).all(1)
     constant = flat.amax(1) == flat.amin(1)
-    for what, bad in (("not finite (NaN or infinity)", ~finite), ("constant", constant)):
+    for what, bad in (("not finite (NaN or infinity)", ~finite_rows(flat)), ("constant", constant)):
         if bad.any():
             ids = [str(i) for i, is_bad in zip(image_ids, bad.tolist(), strict=True) if is_bad]
             raise DegenerateHeatmapError(
@@ -180,6 +187,7 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
         signed or found.signed,
         found.gradient,
         found.passes,
+        found.predicts,
     )
 
 
@@ -202,6 +210,7 @@ def register_method(
     signed: Signed | None = None,
     gradient: bool = False,
     passes: Callable[..., tuple[int, int] | None] | None = None,
+    predicts: bool = False,
     replace: bool = False,
 ) -> Callable[[F], F]:
     """Decorator: give `(model, images, target, *, ...) -> attribution` a name.
@@ -224,7 +233,7 @@ def register_method(
     """
 
     def decorate(function: F) -> F:
-        entry = Method(name, function, {}, reduction, signed, gradient, passes)
+        entry = Method(name, function, {}, reduction, signed, gradient, passes, predicts)
         registry.methods.register(name, entry, replace=replace)
         return function
 

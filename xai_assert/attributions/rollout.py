@@ -12,8 +12,8 @@ children have. What reaches a layer of the encoder from several sides is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -39,34 +39,67 @@ class Seen(NamedTuple):
 
 @register_method("attention_rollout", passes=lambda **_: (1, 0))
 def attention_rollout(
-    model: Subject, images: Tensor, target: Target, *, fusion: str = "mean", include_decoder: bool = False
+    model: Subject,
+    images: Tensor,
+    target: Target,
+    *,
+    fusion: str = "mean",
+    readout: str = "columns",
+    include_decoder: bool = False,
 ) -> Tensor:
     """Attention received by each place, (B, H, W), bilinearly interpolated to the size of the images.
 
     Args:
-        model: its module says where its attention is (`ExposesAttention`).
+        model: its module says where its attention is (`ExposesAttention`), or is a network of timm's (ViT, DeiT, BEiT,
+            EVA, DINOv2, Swin), plain, fine-tuned or inside of another module that gives it the images as they are.
         images: (B, C, H, W).
         target: not used: a rollout explains the attention, not an output.
         fusion: of the heads, "mean" or "min".
+        readout: "columns", what all places receive from each other; or "cls", what the class token receives from each.
         include_decoder: start at the decoder's last tokens, not at the encoder's.
 
     Raises:
-        NotApplicableError: the module shows no attention, or none of a decoder where that is asked for.
+        NotApplicableError: the module shows no attention, or has no decoder or class token where that is asked for.
     """
     if fusion not in ("mean", "min"):
         raise ValueError(f"attention_rollout: fusion must be 'mean' or 'min', not {fusion!r}")
+    if readout not in ("columns", "cls"):
+        raise ValueError(f"attention_rollout: readout must be 'columns' or 'cls', not {readout!r}")
+    height, width = images.shape[-2:]
+    with shown_attention(model, height, width) as shown:
+        taps = chosen(shown, include_decoder, model.name)
+        check_tokens(taps, model.name)
+        if readout == "cls":
+            check_class_token(taps[-1], model.name)
+        blocks = capture(model, images, taps, lambda attention, tap: fuse(attention, tap, fusion))
+    heatmap = roll_out(blocks, taps, readout)
+    return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+@contextmanager
+def shown_attention(model: Subject, height: int, width: int) -> Iterator[list[AttentionTap]]:
+    """The taps that the module shows itself, or those of timm's network in it."""
     module = model.module
-    if not isinstance(module, ExposesAttention):
+    if isinstance(module, ExposesAttention):
+        yield module.attention_taps(height, width)
+        return
+    from xai_assert.attributions import timm_attention  # late, because timm takes its time to import
+
+    network = timm_attention.timm_network(module)
+    if network is None:
         raise NotApplicableError(
             f"attention_rollout does not apply to {model.name}: {type(module).__name__} shows no attention. Give the "
             "module a method attention_taps(height, width) (see xai_assert.attention), or use another method"
         )
-    height, width = images.shape[-2:]
-    taps = chosen(module.attention_taps(height, width), include_decoder, model.name)
-    check_tokens(taps, model.name)
-    blocks = capture(model, images, taps, lambda attention, tap: fuse(attention, tap, fusion))
-    heatmap = roll_out(blocks, taps)
-    return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    with timm_attention.timm_taps(network, height, width) as taps:
+        yield taps
+
+
+def check_class_token(tap: AttentionTap, name: str) -> None:
+    if tap.class_token is None:
+        raise NotApplicableError(
+            f"attention_rollout: readout='cls', but {name} shows no class token; leave it out: 'columns' needs none"
+        )
 
 
 def chosen(taps: list[AttentionTap], include_decoder: bool, name: str) -> list[AttentionTap]:
@@ -115,8 +148,9 @@ def capture(model: Subject, images: Tensor, taps: Sequence[AttentionTap], keep: 
             groups, size = tap.tokens.shape
             raise NotApplicableError(
                 f"attention_rollout: layer {i} of {model.name} gave {[o.shape for o in outputs] or 'nothing'}, not "
-                f"once (B, G, heads, N, N) with B, G, N = {len(images)}, {groups}, {size}; a fused attention must be "
-                "switched off to be seen, and each layer needs a module of its own"
+                "once (B, G, heads, N, N) or (B * G, heads, N, N) with B, G, N = "
+                f"{len(images)}, {groups}, {size}; a fused attention must be switched off to be seen, and each layer "
+                "needs a module of its own"
             )
         found.append(outputs[0].kept)
     return found
@@ -128,7 +162,10 @@ def keeping(outputs: list[Seen], tap: AttentionTap, count: int, keep: Keep) -> C
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        fits = len(shape) == 5 and shape == (count, groups, shape[2], size, size)
+        if isinstance(output, Tensor) and output.ndim == 4 and len(output) == count * groups:  # groups in the batch
+            output = output.reshape(count, groups, *output.shape[1:])
+        fits = isinstance(output, Tensor) and output.ndim == 5
+        fits = fits and tuple(output.shape) == (count, groups, output.shape[2], size, size)
         outputs.append(Seen(shape, keep(at_least_float32(output), tap) if fits else None))
 
     return hook
@@ -143,11 +180,14 @@ def fuse(attention: Tensor, tap: AttentionTap, fusion: str) -> Tensor:
     return attention.mean(2) if fusion == "mean" else attention.amin(2)
 
 
-def roll_out(blocks: Sequence[Tensor], taps: Sequence[AttentionTap]) -> Tensor:
+def roll_out(blocks: Sequence[Tensor], taps: Sequence[AttentionTap], readout: str = "columns") -> Tensor:
     """Roll the fused attention (B, G, N, N) of all layers out, last to first: the map (B, h, w) on the first's grid."""
     after = taps[-1]
-    places = blocks[-1].new_ones(len(blocks[-1]), after.grid[0] * after.grid[1])
-    vector = F.pad(places, (after.prefix, 0))  # a prefix token starts with nothing: relevance reaches it by attention
+    vector = blocks[-1].new_zeros(len(blocks[-1]), after.prefix + after.grid[0] * after.grid[1])
+    if readout == "cls":
+        vector[:, after.class_token] = 1
+    else:
+        vector[:, after.prefix :] = 1  # a prefix token starts with nothing: relevance reaches it by attention
     given: dict[int, Tensor] = {}  # what a decoder sent to the output of a layer, by its index
     for i, (attention, tap) in reversed(list(enumerate(zip(blocks, taps, strict=True)))):
         vector = to_stage(vector, after, tap) + given.pop(i, 0)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_assert.attributions import Method, check_ranks, choose_target
+from xai_assert.attributions import Method, check_ranks, choose_target, task_of
 from xai_assert.attributions.controls import edges
-from xai_assert.batching import Batch, without_gradient
+from xai_assert.batching import Batch, finite_rows, without_gradient
 from xai_assert.errors import DegenerateHeatmapError, ModelOutputError
 from xai_assert.packing import Job
 from xai_assert.perturbations import Perturbed, Ranking, rank
@@ -103,21 +103,22 @@ def prepare(
         ModelOutputError: the model fails, or returns NaN.
         DegenerateHeatmapError: a heatmap is constant or not finite.
     """
-    task = subject.card.task
-    if task is None:
-        raise TypeError(
-            f"{subject.name} does not say what its output means, so no error can be taken of it; "
-            "pass task='depth', or make a subject with xa.describe"
-        )
     images = batch.images.to(subject.device)
-    output = without_gradient(subject, images)
+    explained = None
+    if method.predicts and shelf is None:  # which looks its maps up by the clean prediction
+        own = functools.partial(_target_of_itself, subject, target)
+        explained = method.explain(subject, images, own, image_ids=batch.ids, seed=seed)
+    seen = explained and explained.output
+    output = without_gradient(subject, images) if seen is None else seen
+    task = task_of(subject, output)
     clean = task.read(output)
-    check_finite(clean.flatten(1), batch.ids, subject)
+    check_finite(clean.reshape(len(clean), -1), batch.ids, subject)
     target = choose_target(subject, target, output)
-    if shelf is None:
-        attribution, details = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
-    else:
-        attribution, details = shelf.attributed(images, clean, target, image_ids=batch.ids)
+    if shelf is not None:
+        explained = shelf.attributed(images, clean, target, image_ids=batch.ids)
+    elif explained is None:
+        explained = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
+    attribution = explained.attribution
     heatmap = method.heatmap(attribution)
     check_ranks(heatmap, batch.ids, method)
     return Prepared(
@@ -136,10 +137,15 @@ def prepare(
         floor=max(map(floor_of, (images.dtype, output.dtype, subject.precision))) * task.magnitude(clean),
         unit=subject.card.strength(images.shape[1]).to(images),
         attribution=attribution,
-        details=details,
+        details=explained.details,
         heatmap=heatmap,
         ranking=rank(heatmap, seed=seed, image_ids=batch.ids),
     )
+
+
+def _target_of_itself(subject: Subject, target: Target | None, output: Tensor) -> Tensor:
+    """The target of an output of clean images, which is also what it is chosen by."""
+    return choose_target(subject, target, output.detach())(output)
 
 
 def floor_of(dtype: torch.dtype | None) -> float:
@@ -154,7 +160,7 @@ def predicted(subject: Subject, read: Callable[[Tensor], Tensor], images: Tensor
 
 def check_finite(values: Tensor, image_ids: Sequence[ImageId], subject: Subject, where: str = "") -> None:
     """Refuse a model whose output made a row of `values` (B, n) NaN or infinite."""
-    finite = torch.isfinite(values).all(1).tolist()
+    finite = finite_rows(values).tolist()
     if not all(finite):
         bad = [str(i) for i, ok in zip(image_ids, finite, strict=True) if not ok]
         raise ModelOutputError(f"{subject.name} returned NaN or infinity for images {', '.join(bad[:5])}{where}")

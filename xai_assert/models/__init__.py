@@ -28,12 +28,12 @@ def load_model(
     """A subject by name: in evaluation mode, its parameters frozen, on the device. The caller's random state stays.
 
     Args:
-        spec: a registered name (`meter-xxs-nyu`, `pixelformer-large07-kitti`, ...; `meter-xxs` is the one for NYU), or
-            "module:factory" or such a function itself: called without arguments, or with `weights=`, it returns what
-            `xa.describe` returns.
-        weights: a path; the name of published weights ("nyu", "kitti"; METER's are downloaded once) or of those that
-            come with the project ("scenes"); or None: the weights are then drawn from `seed`, and the name ends in
-            "-random".
+        spec: a registered name (`meter-xxs-nyu`, `pixelformer-large07-kitti`, ...; `meter-xxs` is the one for NYU);
+            "timm/NAME" or "timm/NAME(key=value, ...)", a classifier of timm's; or "module:factory" or such a function
+            itself: called without arguments, or with `weights=`, it returns what `xa.describe` returns.
+        weights: a path; the name of published weights ("nyu", "kitti"; METER's are downloaded once; "pretrained" of a
+            network of timm's) or of those that come with the project ("scenes"); or None: the weights are then drawn
+            from `seed`, and the name ends in "-random".
         device: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:N", "mps", or a torch.device.
         seed: of whatever the builder draws.
         name: how results and gates call the subject, in place of its own name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from xai_assert.errors import UnknownNameError
+from xai_assert.models.from_timm import canonical, from_timm
 from xai_assert.registry import models
 from xai_assert.subject import Subject
 
@@ -52,8 +54,10 @@ def register_model(
 
 
 def known_name(spec: object, weights: object) -> str | None:
-    """How the subject of a registered model will be called, if that is known before it is made."""
+    """How the subject of a registered model, or of one of timm's, is called, if that is known before it is made."""
     found = SUBJECT_NAMES.get(models.get(spec)) if isinstance(spec, str) and spec in models.names() else None
+    if found is None and isinstance(spec, str) and spec.startswith("timm/") and spec not in models.names():
+        found = canonical(spec)
     return found if found is None or weights is not None else f"{found}-random"
 
 
@@ -86,10 +90,11 @@ def find_builder(spec: str | Callable[..., Any]) -> Callable[..., Any]:
             f"spec must be a registered name, 'module:factory' or a function, not a {type(spec).__name__}; "
             "a module of your own becomes a subject with xa.describe"
         )
-    if spec.startswith(("timm/", "hf/")) and spec not in models.names():
-        library = {"timm": "timm", "hf": "Hugging Face"}[spec.partition("/")[0]]
+    if spec.startswith("timm/") and spec not in models.names():
+        return functools.partial(from_timm, spec)
+    if spec.startswith("hf/") and spec not in models.names():
         raise ValueError(
-            f"model {spec!r}: models of {library} by name are not supported in this version; make one in a function "
+            f"model {spec!r}: models of Hugging Face by name are not supported in this version; make one in a function "
             f"of your own ({REMEDY}) and give that as 'module:factory'"
         )
     if ":" in spec and spec not in models.names():

@@ -17,8 +17,9 @@ from xai_assert.subject import Card
 def fgsm(images: Tensor, *, card: Card, gradient: Gradient, epsilon: float = 3.0, clip: bool = False) -> Tensor:
     """One step of `epsilon` along the sign of the loss gradient (Goodfellow et al., 1412.6572).
 
-    The loss is the task's against the ground truth where that is given (depth: mean squared error), else the target. A
-    value whose gradient is exactly 0 stays as it is.
+    The loss is the task's against the ground truth where that is given (depth: mean squared error), else the target,
+    which is lowered if it is the logit of a class (`Task.attack_lowers_target`). A value whose gradient is exactly 0
+    stays as it is.
 
     Args:
         images: (B, C, H, W).

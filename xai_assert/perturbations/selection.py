@@ -6,7 +6,7 @@ import decimal
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,13 +23,20 @@ UP = decimal.Context(prec=3, rounding=decimal.ROUND_CEILING)  # rounded down, th
 class Ranking:
     """The pixels of each image by relevance.
 
-    `keys` (B, H*W), whole numbers, all different within an image: the larger, the more relevant. The ends are taken
-    from them without sorting the rest, which would cost a third of a forward pass of a small network.
+    `values` (B, H*W): the larger, the more relevant. `make_keys` makes of them whole numbers, all different within an
+    image, in which lots decide between equals. An end is taken from the values alone, without sorting the rest, where
+    its last pixel has no equal beyond it: to draw lots and to sort cost a third of a forward pass of a small network.
     """
 
-    keys: Tensor
+    values: Tensor
     size: tuple[int, int]
+    make_keys: Callable[[], Tensor]
     _ends: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def keys(self) -> Tensor:
+        """Whole numbers (B, H*W) in the order of relevance, all different within an image."""
+        return self.make_keys()
 
     @functools.cached_property
     def order(self) -> Tensor:
@@ -40,9 +47,15 @@ class Ranking:
         """R and I as positions (B, k): the first and the last k of the order, so they cannot overlap."""
         k = pixel_count(fraction, self.size)
         if k not in self._ends:
-            first, last = (self.keys.topk(k, dim=1, largest=largest, sorted=False).indices for largest in (True, False))
-            self._ends[k] = first, last
+            self._ends[k] = self._end(k, largest=True), self._end(k, largest=False)
         return self._ends[k]
+
+    def _end(self, k: int, *, largest: bool) -> Tensor:
+        values, positions = self.values.topk(k, dim=1, largest=largest, sorted=False)
+        among = self.values >= values.amin(1, True) if largest else self.values <= values.amax(1, True)
+        if (among.sum(1) == k).all():
+            return positions
+        return self.keys.topk(k, dim=1, largest=largest, sorted=False).indices
 
     def masks(self, fraction: float) -> tuple[Tensor, Tensor]:
         """R and I as boolean masks (B, 1, H, W)."""
@@ -51,7 +64,7 @@ class Ranking:
 
     def mask(self, positions: Tensor) -> Tensor:
         """These positions (B, k) as a mask (B, 1, H, W)."""
-        flat = torch.zeros(self.keys.shape, dtype=torch.bool, device=self.keys.device)
+        flat = torch.zeros(self.values.shape, dtype=torch.bool, device=self.values.device)
         return flat.scatter_(1, positions, True).reshape(-1, 1, *self.size)
 
 
@@ -84,6 +97,12 @@ def rank(heatmap: Tensor, *, seed: int, image_ids: Sequence[ImageId]) -> Ranking
     The order of -h is exactly the reverse of the order of h, and that of 2h is the same.
     """
     flat = heatmap.to(torch.float32).flatten(1) + 0.0  # -0.0 becomes 0.0, which has other bits
+    size = (heatmap.shape[1], heatmap.shape[2])
+    return Ranking(flat, size, functools.partial(_keys, flat, seed, image_ids))
+
+
+def _keys(flat: Tensor, seed: int, image_ids: Sequence[ImageId]) -> Tensor:
+    """Whole numbers in the order of these values (B, n), all different within an image: lots decide between equals."""
     lots = randomness.permutations(flat.shape[1], seed=seed, image_ids=image_ids, purpose="ties").to(flat.device)
     drawn = flat.gather(1, lots)
     # Among equals the lots run forwards or backwards. Which of the two must turn round with the sign of the map, so
@@ -93,7 +112,7 @@ def rank(heatmap: Tensor, *, seed: int, image_ids: Sequence[ImageId]) -> Ranking
     places = torch.arange(flat.shape[1], device=flat.device).expand_as(lots)
     place = torch.empty_like(lots).scatter_(1, lots, places)  # of each pixel among the lots
     place = torch.where(backwards, place, flat.shape[1] - 1 - place)
-    return Ranking((ordered_bits(flat) << 32) + place, (heatmap.shape[1], heatmap.shape[2]))
+    return (ordered_bits(flat) << 32) + place
 
 
 def ordered_bits(values: Tensor) -> Tensor:

@@ -45,9 +45,11 @@ class ModelOption:
 
     @classmethod
     def parse(cls, text: str) -> ModelOption:
-        """From `[ALIAS=]SPEC[@WEIGHTS]`."""
+        """From `[ALIAS=]SPEC[@WEIGHTS]`, where SPEC may have `(key=value)` behind it."""
         left, _, weights = text.partition("@")
-        alias, equals, spec = left.rpartition("=")
+        name, bracket, parameters = left.partition("(")
+        alias, equals, name = name.rpartition("=")
+        spec = name + bracket + parameters
         if not spec or (equals and not alias) or text.endswith("@"):
             raise pytest.UsageError(f"--xai-model {text!r} is not of the form [ALIAS=]SPEC[@WEIGHTS]")
         return cls(spec, weights or None, alias or None)
