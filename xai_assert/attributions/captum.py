@@ -23,7 +23,7 @@ from xai_assert.attributions import captum_checks
 from xai_assert.attributions.base import CAPTUM as PREFIX
 from xai_assert.attributions.base import Method, Signed, is_captum
 from xai_assert.attributions.baselines import resolve_baseline, split
-from xai_assert.attributions.captum_objects import Explained, layer_named, rebound
+from xai_assert.attributions.captum_objects import TargetModel, layer_named, rebound
 from xai_assert.errors import ModelOutputError, NotApplicableError, UnknownNameError
 from xai_assert.preserve import modules_as_they_were, seeded
 from xai_assert.randomness import ImageId
@@ -80,15 +80,15 @@ class CaptumMethod:
                     vars(m)["inplace"] = False
             captum_checks.relus(self.name, subject, images)
             if self.name in BATCHED:
-                return self._found(subject, images, Explained(subject, target, len(images)), parameters)
+                return self._found(subject, images, TargetModel(subject, target, len(images)), parameters)
             found = []
             for row, image_id in enumerate(image_ids):
                 with seeded(seed, image_id, f"captum {self.name}"):
-                    explained = Explained(subject, target, len(images), row)
+                    explained = TargetModel(subject, target, len(images), row)
                     found.append(self._found(subject, images[row : row + 1], explained, parameters))
             return torch.cat(found)
 
-    def _found(self, subject: Subject, images: Tensor, explained: Explained, parameters: Mapping[str, Any]) -> Tensor:
+    def _found(self, subject: Subject, images: Tensor, explained: TargetModel, parameters: Mapping[str, Any]) -> Tensor:
         """The attribution of these images, at their size."""
         explained.train(False)
         built = self._built(explained, parameters)
@@ -109,7 +109,7 @@ class CaptumMethod:
         captum_checks.complete(self.name, subject, images, found, explained, asked.get("baselines"))
         return at_image_size(found, images, f"{PREFIX}{self.name}")
 
-    def _built(self, explained: Explained, parameters: Mapping[str, Any]) -> Any:
+    def _built(self, explained: TargetModel, parameters: Mapping[str, Any]) -> Any:
         """A new object of the class around `explained`, made as the caller's was, or of the parameters."""
         if self.made is not None:
             return rebound(self.made, explained)

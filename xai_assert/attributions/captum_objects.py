@@ -15,7 +15,7 @@ from xai_assert.subject import Subject
 from xai_assert.tasks import Target, for_rows
 
 
-class Explained(nn.Module):
+class TargetModel(nn.Module):
     """What Captum sees: (images, rows) to the target (n,) of each, where rows (n,) says which image each is of."""
 
     def __init__(self, subject: Subject, target: Target, count: int, row: int | None = None) -> None:
@@ -30,7 +30,7 @@ class Explained(nn.Module):
         return for_rows(self.target, rows, self.count)(output)
 
 
-def rebound(made: Any, explained: Explained) -> Any:
+def rebound(made: Any, explained: TargetModel) -> Any:
     """A copy of the caller's object, in which our model stands for the one that it was made with."""
     found, original = copy.copy(made), _module_of(made)
     subject = explained.subject
@@ -47,7 +47,7 @@ def rebound(made: Any, explained: Explained) -> Any:
     return found
 
 
-def _replaced(value: Any, original: Any, theirs: nn.Module, twins: dict[int, Any], explained: Explained) -> Any:
+def _replaced(value: Any, original: Any, theirs: nn.Module, twins: dict[int, Any], explained: TargetModel) -> Any:
     if value is original:
         return explained
     if is_captum(value):
