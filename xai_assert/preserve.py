@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from xai_assert.randomness import ImageId, generator
+
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
@@ -65,6 +67,43 @@ def _random_states() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextmanager
+def seeded(seed: int, image_id: ImageId, purpose: str) -> Iterator[None]:
+    """Global random states of this image and purpose, for code that draws from them; restored afterwards.
+
+    A GPU draws other numbers than the CPU of the same seed.
+    """
+    number = int(generator(seed, image_id, purpose).integers(2**32))
+    with _random_states():
+        random.seed(number)
+        np.random.seed(number)
+        torch.default_generator.manual_seed(number)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(number)
+        yield
+
+
+@contextmanager
+def modules_as_they_were(module: nn.Module) -> Iterator[None]:
+    """Hooks and attributes of a module and all inside it come out as they went in, also after an exception.
+
+    Parameters and buffers are the same tensors afterwards; what was written into them stays.
+    """
+    kept = [(m, dict(vars(m))) for m in module.modules()]
+    stores = [d for m, _ in kept for key, d in vars(m).items() if key.endswith("_hooks") and isinstance(d, dict)]
+    contents = [dict(d) for d in stores]
+    try:
+        yield
+    finally:
+        for m, attributes in kept:
+            for key in set(vars(m)) - set(attributes):
+                del m.__dict__[key]
+            m.__dict__.update(attributes)
+        for store, content in zip(stores, contents, strict=True):  # in place, for a handle knows the store it is in
+            store.clear()
+            store.update(content)
 
 
 @contextmanager

@@ -119,8 +119,13 @@ def format_spec(name: str, parameters: dict[str, Any]) -> str:
     """
     if not parameters:
         return name
-    words = [f"{k}={v!r}" if isinstance(v, PLAIN) else f"{k}=<{type(v).__name__}>" for k, v in parameters.items()]
+    words = [f"{k}={v!r}" if is_plain(v) else f"{k}=<{type(v).__name__}>" for k, v in parameters.items()]
     return f"{name}({', '.join(words)})"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can be written as it is: a text, a number, or a tuple of such."""
+    return all(map(is_plain, value)) if isinstance(value, tuple) else isinstance(value, PLAIN)
 
 
 class Identity:
@@ -138,7 +143,7 @@ class Identity:
 
 def parameters_key(parameters: dict[str, Any]) -> tuple[Any, ...]:
     """A key for a cache: plain values by value, everything else by identity, tensors also by version."""
-    keys = ((k, v if isinstance(v, PLAIN) else (Identity(v), version(v))) for k, v in sorted(parameters.items()))
+    keys = ((k, v if is_plain(v) else (Identity(v), version(v))) for k, v in sorted(parameters.items()))
     return tuple(keys)
 
 

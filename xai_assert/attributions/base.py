@@ -21,6 +21,7 @@ from xai_assert.tasks import Target, at_least_float32
 F = TypeVar("F", bound="Callable[..., Tensor | Explained]")
 Signed = Literal["as_is", "abs"]
 KEYED = ("image_ids", "seed")  # a method that draws random numbers declares these, and is given them
+CAPTUM = "captum/"  # before the name of one of its classes
 
 
 class Explained(NamedTuple):
@@ -141,10 +142,11 @@ def check_ranks(heatmap: Tensor, image_ids: Sequence[ImageId], method: object) -
 
 
 def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None = None, **parameters: Any) -> Method:
-    """A method with parameters, by name or from a callable `(model, images, target) -> tensor`.
+    """A method with parameters, by name, from a callable `(model, images, target) -> tensor`, or of Captum's.
 
     Args:
-        what: a registered name, such as "saliency"; "name(key=value)"; or a callable.
+        what: a registered name, such as "saliency"; "name(key=value)"; a callable; a `captum.attr.Attribution` made of
+            the module under test, or "captum/NAME(key=value)" (docs/captum.md).
         signed: what negative values of a (B, H, W) map mean: "abs" (as relevant as positive ones) or "as_is" (less
             relevant than 0).
         **parameters: passed on to the method.
@@ -160,11 +162,18 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
     if signed not in (None, "as_is", "abs"):
         raise ValueError(f"signed must be 'as_is' or 'abs', not {signed!r}")
     if isinstance(what, str):
-        name, given = registry.parse_spec(what, "method")
-        found: Method = registry.methods.get(name)
+        what, given = registry.parse_spec(what, "method")
         parameters = {**given, **parameters}
     elif isinstance(what, Method):
-        found, parameters = what, {**what.parameters, **parameters}
+        parameters = {**what.parameters, **parameters}
+    if is_captum(what):
+        from xai_assert.attributions.captum import captum_method
+
+        return captum_method(what, signed=signed, **parameters)
+    if isinstance(what, str):
+        found: Method = registry.methods.get(what)
+    elif isinstance(what, Method):
+        found = what
     elif callable(what):
         found = Method(getattr(what, "__name__", type(what).__name__), what)
     else:
@@ -180,6 +189,18 @@ def method(what: str | Method | Callable[..., Tensor], *, signed: Signed | None 
         found.passes,
         found.predicts,
     )
+
+
+def is_captum(what: object) -> bool:
+    """Whether this is an object, a class or a method of Captum's, or the name of one; Captum is not imported to tell.
+
+    >>> is_captum("captum/Saliency"), is_captum("saliency")
+    (True, False)
+    """
+    if isinstance(what, str | Method):
+        return (what if isinstance(what, str) else what.name).startswith(CAPTUM)
+    kind = what if isinstance(what, type) else type(what)
+    return any(c.__name__ == "Attribution" and c.__module__.startswith("captum.") for c in kind.__mro__)
 
 
 def register_method(

@@ -87,4 +87,5 @@ def baseline_of(method: Method) -> Any:
     """The baseline that a method works with: its parameter of that name, given or by default; else black."""
     declared = inspect.signature(method.function).parameters.get("baseline")
     default = "black" if declared is None or declared.default is inspect.Parameter.empty else declared.default
-    return method.parameters.get("baseline", default)
+    given = method.parameters.get("baseline", method.parameters.get("baselines", default))  # Captum's word
+    return torch.tensor(float(given)) if isinstance(given, int | float) else given
