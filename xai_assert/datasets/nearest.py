@@ -30,7 +30,7 @@ def nearest_object(frame: Frame) -> Nearest:
         >>> from xai_assert.datasets.rooms import scene
         >>> frame = scene(7, 60, 80)
         >>> OBJECTS[nearest_object(frame).label]
-        'chair'
+        'plant'
     """
     found: list[tuple[float, Nearest]] = []
     for instance in np.unique(frame.instances):

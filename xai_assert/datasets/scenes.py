@@ -88,8 +88,8 @@ def write(path: Path, *, seeds: range = SEEDS, size: tuple[int, int] = SIZE) -> 
             )
             stored.attrs["MATLAB_class"] = np.bytes_(MATLAB_CLASS[name])
         for name in ("label", "instance"):
-            values = np.array([getattr(one, name) for one in nearest], np.uint8)
-            file.create_dataset({"label": "classes", "instance": "nearest"}[name], data=values)
+            found = np.array([getattr(one, name) for one in nearest], np.uint8)
+            file.create_dataset({"label": "classes", "instance": "nearest"}[name], data=found)
         file.attrs["names"] = list(CLASSES)
         file.attrs["seeds"] = np.array(seeds)
 

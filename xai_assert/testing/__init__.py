@@ -36,8 +36,8 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "model": (
         "many",
         None,
-        "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the networks that "
-        "come with the project (the fixture xai_model: the first)",
+        "[ALIAS=]SPEC[@WEIGHTS]; SPEC is a registered name or module:factory; repeatable; without it, the networks "
+        "that come with the project (the fixture xai_model: the first)",
     ),
     "task": (
         "one",

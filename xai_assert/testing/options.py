@@ -91,7 +91,7 @@ class Options:
         task = option(self.config, "task")
         if task and option(self.config, "model"):
             raise pytest.UsageError(
-                f"--xai-task {task} chooses among the networks that come with the project; leave it out with --xai-model"
+                f"--xai-task {task} chooses among the project's networks; leave it out with --xai-model"
             )
         if task and task not in MODELS:
             raise pytest.UsageError(f"--xai-task must be one of {', '.join(MODELS)}, not {task!r}")
