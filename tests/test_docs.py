@@ -47,3 +47,15 @@ def test_the_python_of_a_page_runs(page, needs):
     assert blocks
     with xai_assert.registry.isolated():
         exec(compile("\n".join(blocks), page, "exec"), {"__name__": page.removesuffix(".md")})
+
+
+def test_the_documents_name_every_option_and_none_that_does_not_exist():
+    texts = {path: set(re.findall(r"--xai-([a-z-]+[a-z])", path.read_text())) for path in DOCUMENTS}
+    assert set.union(*texts.values()) <= set(OPTIONS)
+    assert texts[ROOT / "README.md"] == set(OPTIONS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_the_documents_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []

@@ -41,6 +41,7 @@ METHODS = [
     xa.method("smoothgrad", draws=2),
     xa.method("integrated_gradients", steps=3),
     xa.method("attention_rollout"),
+    xa.method("gradient_rollout"),
     xa.method("grad_cam"),
     xa.method("random"),
     xa.method("edges"),

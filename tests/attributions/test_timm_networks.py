@@ -11,7 +11,8 @@ from untouched import untouched
 import xai_assert as xa
 from xai_assert import registry
 
-EVERYWHERE = [method for method in METHODS if method.name != "attention_rollout"]
+ROLLOUTS = ("attention_rollout", "gradient_rollout")
+EVERYWHERE = [method for method in METHODS if method.name not in ROLLOUTS]
 BY_NAME = {method.name: method for method in METHODS}
 PLAIN = "resnet18"
 # one of each kind of layer that has a state or draws: batch norm, dropout and stochastic depth, tokens, windows
@@ -25,7 +26,7 @@ STATEFUL = {
 
 def pairs(*names):
     """Each of the networks with each method that applies to it."""
-    found = [(n, m) for n in names for m in METHODS if m.name != "attention_rollout" or n in FLAT + SWIN]
+    found = [(n, m) for n in names for m in METHODS if m.name not in ROLLOUTS or n in FLAT + SWIN]
     return [pytest.param(*pair, id="-".join(map(str, pair))) for pair in found]
 
 
@@ -61,15 +62,16 @@ class TestEveryNetwork:
         if method.name != "grad_cam":  # of random weights, none of which may speak for the class: that map is 0
             assert (found.flatten(1).std(1) > 0).all()
 
-    def test_rollout_or_why_not(self, case):
+    @pytest.mark.parametrize("method", ROLLOUTS)
+    def test_rollout_or_why_not(self, case, method):
         name, network, x = case
         if name in FLAT + SWIN:
-            found = heatmap(network, x, "attention_rollout")
+            found = heatmap(network, x, method)
             assert found.shape == (len(x), *x.shape[-2:])
             assert (found.flatten(1).std(1) > 0).all()
         else:
             with untouched(network, x), pytest.raises(xa.NotApplicableError, match=r"shows no attention\. Give the"):
-                heatmap(network, x, "attention_rollout")
+                heatmap(network, x, method)
 
     def test_saliency_and_input_x_gradient_are_the_gradients(self, case):
         _, network, x = case

@@ -255,13 +255,15 @@ def patches(images: Tensor, side: int) -> Tensor:
 def at_image_size(found: Any, images: Tensor, name: str) -> Tensor:
     """The attribution as it is, or of a layer (B, C', h, w) its sum over the channels, resized bilinearly."""
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-    if shape == tuple(images.shape):
-        return found.detach()
+    maps: Tensor
+    if isinstance(found, Tensor) and found.shape == images.shape:
+        maps = found.detach()
+        return maps
     if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(images):
         raise NotApplicableError(
             f"{name} returned {shape} for images {tuple(images.shape)}, which has no place in the picture; give a "
             "layer whose output is (B, C, h, w), or for tokens a method that knows their grid (attention_rollout)"
         )
     small = found.detach().sum(1, keepdim=True)
-    maps: Tensor = F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+    maps = F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
     return maps[:, 0]
