@@ -25,6 +25,7 @@ from xai_assert.preserve import full_precision
 ROOT = Path(__file__).parents[1]
 SCHEMA = 1
 SECONDS, FEWEST = 6.0, 3  # of a short case, and its rounds
+PROMISED, MANY = ("saliency", "cell"), 15  # short ones with a bound; a burst of others' work spoils some rounds of them
 MEMORY_STEPS = 16  # of IG on all but the first network, which has them all: the peak does not grow with them
 GROWTHS = ("images", "steps", "tokens", "fractions")
 Say = Callable[[str], None]
@@ -150,11 +151,12 @@ def all_cases(options: argparse.Namespace, device: torch.device, clock: Clock, s
 def measured(case: Case, setup: Setup, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """One work on one network; a long one has the rounds that it and the network say, if there is time."""
     network = setup.network
+    fewest = MANY if case.work in PROMISED else FEWEST
     timed = alternate(
         case.contenders,
         setup.module,
         seconds=0 if case.long else SECONDS,
-        fewest=max(2, round(case.long * network.rounds)) if case.long else FEWEST,
+        fewest=max(2, round(case.long * network.rounds)) if case.long else fewest,
         exact=1 if options.quick else None,
         clock=clock_of(setup.images.device),
         left=clock.left,

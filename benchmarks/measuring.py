@@ -16,7 +16,7 @@ from xai_assert.batching import Passes, counted
 
 BARE = "bare"
 SHORT = 5.0  # seconds of a first round that is thrown away: in a longer one, what is done once does not show
-MOST = 25  # rounds
+MOST = 40  # rounds
 Clock = Callable[[], float]
 
 

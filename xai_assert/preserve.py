@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,10 @@ def hooks(*registered: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
     finally:
         for handle in registered:
             handle.remove()
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Compiled parts run as they were written: what a hook inside a compiled one sees leads to no output."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes a second
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")

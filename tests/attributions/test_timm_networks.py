@@ -140,6 +140,30 @@ class TestStates:
         # 8 bits through some twenty layers leave a map alike, and not the same
         assert torch.corrcoef(torch.stack([expected, found.flatten()]))[0, 1] > 0.9
 
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, as it traces
+    @pytest.mark.parametrize(
+        ("name", "method", "in_place"),
+        [
+            (PLAIN, "grad_cam", True),
+            ("vit_tiny_patch16_224", "saliency", False),
+            ("vit_tiny_patch16_224", "attention_rollout", True),
+            ("vit_tiny_patch16_224", "gradient_rollout", False),
+        ],
+    )
+    def test_compiled(self, name, method, in_place):
+        """Traced and differentiated ahead of time, but run by torch's own kernels: no C++ compiler is needed."""
+        torch.compiler.reset()
+        network, x = build(name).double(), images(name).double()
+        expected = attribute(network, x, method)
+        if in_place:
+            network.compile(backend="aot_eager")
+        else:
+            network = torch.compile(network, backend="aot_eager")
+        network(x)  # as a user has it: called before
+        with untouched(network, x):
+            found = attribute(network, x, method)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+
 
 def test_the_table_of_the_documents_is_the_one_that_is_measured():
     text = (Path(__file__).parents[2] / "docs" / "timm.md").read_text()

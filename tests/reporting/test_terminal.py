@@ -4,6 +4,7 @@ import torch
 from known_models import Pixelwise, draw
 
 import xai_assert as xa
+from xai_assert.reporting.markdown import step_summary
 from xai_assert.reporting.record import gate_record, make_record
 from xai_assert.reporting.terminal import table
 
@@ -53,10 +54,23 @@ def test_a_score_of_ones_own_and_an_error_fit_in():
     names = {"model": "net", "method": "saliency", "perturbation": "black"}
     broken = make_record({}, [], "error", error="ValueError: why\nmore", **names)
     lines = table([mine, broken])
-    assert "agreement=0.500" in lines[1]
     assert lines[2].split()[:3] == ["net", "saliency", "black"]
     assert lines[2].endswith("ERROR")
-    assert lines[3] == "error: net saliency: ValueError: why"
+    assert [line.split() for line in lines[3:6]] == [[], ["agreement"], ["+0.500"]]
+    assert lines[6] == "error: net saliency: ValueError: why"
+
+
+def test_metrics_beside_af_and_fe_have_a_table_with_intervals_and_the_task():
+    both = record("edges")
+    both["scores"]["asr"] = both["scores"]["af"] | {"value": 0.25, "interval95": [0.125, 0.5]}
+    lines = table([record("random"), both])
+    assert lines[3] == ""
+    assert [line.split() for line in lines[4:6]] == [
+        ["model", "task", "method", "perturbation", "af", "asr"],
+        ["net", "depth", "edges", "gaussian_noise", "5%", *lines[5].split()[5:8], "+0.250", "[+0.125,", "+0.500]"],
+    ]
+    assert table([record("random")])[2].startswith("rel, irr")
+    assert "| +0.250 &#91;+0.125, +0.500&#93; |" in step_summary([both], [])
 
 
 def test_what_a_metric_cannot_tell_stands_below_the_table():

@@ -134,6 +134,43 @@ def test_a_method_that_does_not_apply_is_skipped_with_the_reason(project):
     assert ("attention_rollout", "not applicable") in verdicts
 
 
+def test_further_metrics_are_measured_in_every_cell_and_shown_with_intervals(project):
+    result = project.run_gates("--xai-metric=asr", "--xai-metric=srg")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["model *task *method *perturbation *af *fe *asr *srg", "net-v7 *depth *saliency *5% *]"]
+    )
+    for cell in project.results()["cells"]:
+        assert set(cell["scores"]) == {"af", "fe", "asr", "srg"}
+        for score in cell["scores"].values():
+            low, high = score["interval95"]
+            assert low <= score["value"] <= high
+    saliency, random = (cell["scores"]["srg"]["value"] for cell in project.results()["cells"])
+    assert saliency > random
+    gates = [cell["gates"] for cell in project.results()["cells"]]
+    assert [[gate["metric"] for gate in found] for found in gates] == [["af"], []]
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("depth", ["meter-xxs-scenes", "pixelformer-nano"]),
+        ("classification", ["nearest-object-nano"]),
+        ("segmentation", ["segmenter-nano"]),
+        ("all", ["pixelformer-nano", "nearest-object-nano", "segmenter-nano"]),
+    ],
+)
+def test_a_task_chooses_among_the_projects_networks(project, task, names):
+    options = [f"--xai-task={task}", "--xai-method=random", "--xai-perturbation=black", "--xai-images=1"]
+    result = project.run_gates(*options, *suite("test_fidelity"), model=False, gates=False)
+    assert result.ret == 5  # of the control nothing is asked
+    cells = project.results()["cells"]
+    assert [cell["model"] for cell in cells] == names
+    tasks = {"meter-xxs-scenes": "depth", "pixelformer-nano": "depth", "nearest-object-nano": "classification"}
+    for cell in cells:
+        assert cell["scores"]["af"]["provenance"]["task"] == tasks.get(cell["model"], "segmentation")
+
+
 def suite(*names):
     """Arguments that run these suites; by default those that look at the model of the run."""
     from xai_assert import resources
@@ -196,6 +233,9 @@ def test_a_wrong_gates_file_ends_the_run_with_a_sentence(project, gates, text):
         (["--xai-shard=3/2"], "--xai-shard must be I/N with I from 1 to N, such as 2/3, not '3/2'"),
         (["--xai-margin=-1"], "--xai-margin must be at least 0"),
         (["--xai-method=salency"], "unknown method 'salency'; did you mean 'saliency'?"),
+        (["--xai-metric=sgr"], "unknown metric 'sgr'; did you mean 'srg'?"),
+        (["--xai-metric=finite"], "--xai-metric must be one of an explanation, not 'finite'"),
+        (["--xai-task=depth"], "--xai-task depth chooses among the project's networks; leave it out with --xai-model"),
         (["--xai-perturbation=blak"], "unknown perturbation 'blak'; did you mean 'black'?"),
         (["--xai-seed=one"], "--xai-seed must be a number, not 'one'"),
         (["--xai-images=0"], "--xai-images must be at least 1"),

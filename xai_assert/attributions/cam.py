@@ -14,7 +14,7 @@ from xai_assert.attention import ExposesAttention
 from xai_assert.attributions.base import register_method
 from xai_assert.attributions.gradients import checked_values
 from xai_assert.errors import NotApplicableError
-from xai_assert.preserve import hooks
+from xai_assert.preserve import hooks, uncompiled
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
 
@@ -41,7 +41,7 @@ def grad_cam(model: Subject, images: Tensor, target: Target, *, layer: str | Non
         NotApplicableError: there is no such layer, its output has no places, or the target does not depend on it.
     """
     found = Found(model, images, layer)
-    with torch.enable_grad(), ExitStack() as stack:
+    with uncompiled(), torch.enable_grad(), ExitStack() as stack:
         for name, module in found.candidates():
             stack.enter_context(hooks(module.register_forward_hook(found.hook(name))))
         inputs = images.detach().clone().requires_grad_(True)

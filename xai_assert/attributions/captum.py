@@ -25,7 +25,7 @@ from xai_assert.attributions.base import Method, Signed, is_captum
 from xai_assert.attributions.baselines import resolve_baseline, split
 from xai_assert.attributions.captum_objects import TargetModel, layer_named, rebound
 from xai_assert.errors import ModelOutputError, NotApplicableError, UnknownNameError
-from xai_assert.preserve import modules_as_they_were, seeded
+from xai_assert.preserve import modules_as_they_were, seeded, uncompiled
 from xai_assert.randomness import ImageId
 from xai_assert.registry import bind
 from xai_assert.subject import Subject
@@ -73,7 +73,7 @@ class CaptumMethod:
         subject = model.with_card(model.card)
         if self.name in WRITES_WEIGHTS:
             subject.module = copy.deepcopy(model.module)
-        with modules_as_they_were(subject.module), warnings.catch_warnings():
+        with modules_as_they_were(subject.module), uncompiled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"(?s)\s*Setting (forward, )?backward hooks")
             for m in subject.module.modules():
                 if vars(m).get("inplace"):  # where no gradient can be hooked

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_assert.errors import NotApplicableError
-from xai_assert.preserve import hooks
+from xai_assert.preserve import hooks, uncompiled
 from xai_assert.subject import Subject
 
 RELU = {"GuidedBackprop", "Deconvolution", "GuidedGradCam"}  # that change the gradient of nn.ReLU, and of nothing else
@@ -53,7 +53,7 @@ def relus(name: str, subject: Subject, images: Tensor) -> None:
         calls[module] = calls.get(module, 0) + 1
 
     named: dict[nn.Module, str] = {m: n for n, m in subject.module.named_modules() if isinstance(m, NON_LINEAR)}
-    with hooks(*(m.register_forward_hook(count) for m in named)), torch.enable_grad():
+    with uncompiled(), hooks(*(m.register_forward_hook(count) for m in named)), torch.enable_grad():
         output = subject(images[:1].clone().requires_grad_(True))
     own = sum(calls[m] for m in calls if isinstance(m, nn.ReLU))
     in_graph = relus_of(output)

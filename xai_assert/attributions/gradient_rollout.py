@@ -19,7 +19,7 @@ from xai_assert.attributions.base import Explained, register_method
 from xai_assert.attributions.gradients import checked_values
 from xai_assert.attributions.rollout import capture, check_taps, chosen, shown_attention, start, to_stage
 from xai_assert.errors import NotApplicableError
-from xai_assert.preserve import hooks
+from xai_assert.preserve import hooks, uncompiled
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
 
@@ -73,7 +73,7 @@ def watched(model: Subject, inputs: Tensor, taps: Sequence[AttentionTap]) -> tup
 
         return hook
 
-    with hooks(*(tap.module.register_forward_hook(note(i)) for i, tap in enumerate(taps))):
+    with uncompiled(), hooks(*(tap.module.register_forward_hook(note(i)) for i, tap in enumerate(taps))):
         output = model(inputs)
     return output, [seen.get(i, output) for i in range(len(taps))]  # one that did not run is refused in a moment
 

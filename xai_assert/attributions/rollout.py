@@ -24,7 +24,7 @@ from xai_assert.attention import AttentionTap, ExposesAttention
 from xai_assert.attributions.base import register_method
 from xai_assert.batching import without_gradient
 from xai_assert.errors import NotApplicableError
-from xai_assert.preserve import hooks
+from xai_assert.preserve import hooks, uncompiled
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
 
@@ -154,7 +154,7 @@ def capture(
     It is asked as each layer is done, so that only one layer's heads are alive at a time.
     """
     seen: list[list[Seen]] = [[] for _ in taps]
-    with ExitStack() as stack:
+    with uncompiled(), ExitStack() as stack:
         for tap, outputs in zip(taps, seen, strict=True):
             stack.enter_context(hooks(tap.module.register_forward_hook(keeping(outputs, tap, len(images), keep))))
         _ = run() if run else without_gradient(model, images)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xai_assert.reporting import fillers
 from xai_assert.reporting.record import Record
-from xai_assert.reporting.terminal import HEAD, row
+from xai_assert.reporting.terminal import HEAD, measured, row
 
 LIMIT = 512 * 1024  # bytes; GitHub drops a step summary of over 1 MiB as a whole, and other steps may share the file
 URGENT = ("error", "fail", "undecided")
@@ -22,18 +22,23 @@ def step_summary(records: Sequence[Record], notes: Sequence[str], limit: int = L
     turned = fillers.turned(turns)
     lines = ["### Explanations", "", *(f"- {_escaped(note)}" for note in [*notes, *fillers.lines(turns)]), ""]
     explained = [record for record in records if not record.get("of_run") or record["verdict"] in URGENT]
+    more = measured([record for record in explained if not record.get("of_run")])
     explained.sort(key=lambda record: URGENT.index(record["verdict"]) if record["verdict"] in URGENT else len(URGENT))
-    if explained:
-        lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    size = len("\n".join(lines).encode())
-    for number, record in enumerate(explained):
-        line = "| " + " | ".join(map(_escaped, row(record, turned=id(record) in turned))) + " |"
-        size += len(line.encode()) + 1
-        if size > limit - 200:  # room for the last line
-            lines.append(f"\n{len(explained) - number} more cells are left out here: see results.json")
-            break
-        lines.append(line)
+    rows = [HEAD, *(row(record, turned=id(record) in turned) for record in explained)] if explained else []
+    for table in (rows, more):
+        lines += _cut(table, limit - len("\n".join(lines).encode()) - 200)  # room for the words on what is left out
     return "\n".join(lines) + "\n"
+
+
+def _cut(rows: Sequence[Sequence[str]], size: int) -> list[str]:
+    """A table of at most so many bytes, and how many rows had no place."""
+    lines = ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in rows]
+    lines[1:1] = ["|" + "---|" * len(rows[0])] if rows else []
+    for number, line in enumerate(lines):
+        size -= len(line.encode()) + 1
+        if size < 0 and number > 1:
+            return [*lines[:number], f"\n{len(lines) - number} more cells are left out here: see results.json"]
+    return [*lines, ""] if lines else []
 
 
 def _escaped(text: str) -> str:

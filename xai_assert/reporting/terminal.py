@@ -11,7 +11,8 @@ from xai_assert.reporting.results import caveats
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
 COSTS = ("model", "method", "forward", "gradient", "x forward", "ms", "images/s", "chunk", "MiB")  # passes, then time
-LEFT = {"model", "method", "perturbation", "verdict", "marks"}
+LEFT = {"model", "task", "method", "perturbation", "verdict", "marks"}
+SHOWN = {"af", "fe", "fe_cumulative"}  # in the columns of the first table
 
 
 def table(records: Sequence[Record]) -> list[str]:
@@ -21,6 +22,8 @@ def table(records: Sequence[Record]) -> list[str]:
     turned = fillers.turned(turns)
     rows = [row(record, turned=id(record) in turned) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
+    more = measured(explained)
+    lines += ["", *_aligned(more)] if more else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
     warned = [*fillers.lines(turns), *fe_against_af.lines(explained)]
     return [*lines, *_legend(explained), *_costs(records), *warned, *errors, *_soundness(records)]
@@ -45,17 +48,13 @@ def row(record: Record, *, turned: bool = False) -> tuple[str, ...]:
     scores = record["scores"]
     af = scores.get("af")
     fe = next((scores[name] for name in ("fe", "fe_cumulative") if name in scores), None)
-    others = [f"{n}={s['value']:.3f}" for n, s in scores.items() if n not in ("af", "fe", "fe_cumulative", "asr")]
-    perturbation = record["perturbation"] or ""
-    if record["fraction"] is not None:
-        perturbation += f" {100 * record['fraction']:.3g}%"
     rel, irr = (_mean(af[f"{side}_error"]) if af else "" for side in ("relevant", "irrelevant"))
     interval = "[{:+.2f}, {:+.2f}]".format(*af["interval95"]) if af and af["interval95"] else ""
     asr = scores["asr"]["value"] if "asr" in scores else af["asr"] if af else None
     return (
         record["model"] or "",
         record["method"] or "",
-        perturbation,
+        _perturbation(record),
         rel,
         irr,
         f"{fe['value']:+.2f}" if fe else "",
@@ -63,8 +62,32 @@ def row(record: Record, *, turned: bool = False) -> tuple[str, ...]:
         f"{af['value']:+.3f}" if af else "",
         interval,
         record["verdict"].upper() if record["verdict"] in ("fail", "error", "undecided") else record["verdict"],
-        "; ".join([*others, *record["marks"], *_more_marks(record, turned)]),
+        "; ".join([*record["marks"], *_more_marks(record, turned)]),
     )
+
+
+def measured(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Rows under a head: every metric with its 95 % interval, of cells of which more than AF and FE was measured."""
+    chosen = [record for record in records if not SHOWN.issuperset(record["scores"])]
+    names = dict.fromkeys(name for record in chosen for name in record["scores"])
+    rows = []
+    for record in chosen:
+        scores = record["scores"]
+        tasks = (score["provenance"].get("task") for score in scores.values())
+        where = (record["model"] or "", next(filter(None, tasks), ""), record["method"] or "", _perturbation(record))
+        rows.append((*where, *(_with_interval(scores[name]) if name in scores else "" for name in names)))
+    return [("model", "task", "method", "perturbation", *names), *rows] if rows else []
+
+
+def _with_interval(score: Mapping[str, Any]) -> str:
+    interval = " [{:+.3f}, {:+.3f}]".format(*score["interval95"]) if score["interval95"] else ""
+    return f"{score['value']:+.3f}{interval}"
+
+
+def _perturbation(record: Record) -> str:
+    """Its name and the share of the pixels."""
+    name: str = record["perturbation"] or ""
+    return name if record["fraction"] is None else f"{name} {100 * record['fraction']:.3g}%"
 
 
 def _more_marks(record: Record, turned: bool) -> list[str]:

@@ -47,6 +47,7 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
     ),
     "method": ("many", None, "attribution method, name or name(key=value); repeatable"),
     "perturbation": ("many", None, "perturbation, name or name(key=value); repeatable"),
+    "metric": ("many", None, "further metric to measure in every cell and to report, gate or none; repeatable"),
     "fraction": ("many", "0.05", "share of the pixels called relevant, above 0 and at most 0.5; repeatable"),
     "data": (
         "one",

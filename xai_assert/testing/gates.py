@@ -130,17 +130,18 @@ def parametrize(metafunc: pytest.Metafunc, session: XaiSession) -> None:
     pairs: list[tuple[ModelOption, GateParam]] = []
     for model, m, p, f in itertools.product(models, methods, perturbations, fractions):
         name = CellName(session.name_of(model), str(m), str(p), f)
-        pairs.append((model, _param(name, m, p, session.gates, matrix)))
+        pairs.append((model, _param(name, m, p, session, matrix)))
     narrowed = [n for n in ("method", "perturbation", "fraction") if getattr(matrix, f"{n}s") is not None]
     session.remember([param for _, param in pairs], narrowed)
     ids = [_cell_id(param.name, with_fraction=len(fractions) > 1) for _, param in pairs]
     metafunc.parametrize(("xai_model", "gate"), pairs, indirect=True, ids=ids, scope="session")
 
 
-def _param(name: CellName, m: Method, p: Perturbation, gates: Sequence[Gate], matrix: Matrix) -> GateParam:
-    judging = [gate for gate in gates if gate.matches(name)]
+def _param(name: CellName, m: Method, p: Perturbation, session: XaiSession, matrix: Matrix) -> GateParam:
+    judging = [gate for gate in session.gates if gate.matches(name)]
     if matrix.metrics is None:
         shown = ["af", "fe"] if p.name == "gaussian_noise" else ["af"]
+        shown += [metric.name for metric in session.metrics]
         judging = [gate for gate in judging if registry.metrics.get(gate.metric).about == "explanation"]
     else:
         shown = list(matrix.metrics)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from xai_assert import resources
+from xai_assert import registry, resources
 from xai_assert.acceleration import accelerate, check_words
 from xai_assert.attributions import Method, method
 from xai_assert.evidence import Keep, checked_keep
@@ -23,6 +23,7 @@ from xai_assert.models.devices import resolve_device
 from xai_assert.models.download import cache_folder
 from xai_assert.perturbations import Perturbation, perturbation
 from xai_assert.reporting.read import check_complete, read_results
+from xai_assert.scores.named import NamedMetric
 from xai_assert.store import Store
 from xai_assert.subject import Subject, slug
 from xai_assert.testing import OPTIONS, option, option_path
@@ -122,6 +123,15 @@ class Options:
         return list(dict.fromkeys(found))
 
     @functools.cached_property
+    def metrics(self) -> list[NamedMetric]:
+        """What is measured in every cell beside what its gates ask for."""
+        found = [self._usage(registry.metrics.get, name) for name in self._texts("metric", ())]
+        for metric in found:
+            if metric.about != "explanation":
+                raise pytest.UsageError(f"--xai-metric must be one of an explanation, not {metric.name!r}")
+        return found
+
+    @functools.cached_property
     def seed(self) -> int:
         return self._number("seed", int, self._text("seed"))
 
@@ -195,8 +205,8 @@ class Options:
 
     def check_options(self) -> None:
         """Say a mistake before anything is computed, also in what this test would not need."""
-        _ = self.methods, self.perturbations, self.fractions, self.seed, self.count, self.depth_scale, self.data
-        _ = self.keep, self.margin, self.baseline, self.store, self.faster
+        _ = self.methods, self.perturbations, self.metrics, self.fractions, self.seed, self.count
+        _ = self.depth_scale, self.data, self.keep, self.margin, self.baseline, self.store, self.faster
 
     @functools.cached_property
     def gates(self) -> list[Gate]:

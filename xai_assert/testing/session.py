@@ -95,7 +95,8 @@ class XaiSession(Options):
 
     def images(self, subject: Subject) -> Images:
         card = subject.card
-        key = (card.input_size, card.output_size, card.mean, card.std, card.unit, card.layout)
+        task = (card.task.name if card.task else None, card.unit, card.classes)
+        key = (card.input_size, card.output_size, card.mean, card.std, card.layout, task)
         if key not in self._images:
             self._images[key] = self._usage(self._open, subject)
         return self._images[key]
