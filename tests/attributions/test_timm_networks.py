@@ -68,7 +68,9 @@ class TestEveryNetwork:
         if name in FLAT + SWIN:
             found = heatmap(network, x, method)
             assert found.shape == (len(x), *x.shape[-2:])
-            assert (found.flatten(1).std(1) > 0).all()
+            # a block of Swin v2 ends in a norm whose weights are first 0: no attention moves the output
+            nothing = method == "gradient_rollout" and name.startswith("swinv2")
+            assert (found.flatten(1).std(1) > 0).all() != nothing
         else:
             with untouched(network, x), pytest.raises(xa.NotApplicableError, match=r"shows no attention\. Give the"):
                 heatmap(network, x, method)
