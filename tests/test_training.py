@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import xai_assert as xa
-from xai_assert.models.bundled import NETWORKS, bundled
+from xai_assert.models.bundled import NETWORKS, bundled, bundled_weights
 
 SCRIPTS = Path(__file__).parents[1] / "training"
 STEPS = 7
@@ -138,9 +138,10 @@ def test_truths_follow_their_pictures(script):
 
 
 def test_networks_for_classes_start_where_the_depth_network_ended(script):
+    assert script.START["segmenter-nano"] == "pixelformer-nano"
     own, depth = bundled("segmenter-nano").module, bundled("pixelformer-nano", "scenes").module
     before = own.head.weight.clone()
-    script.start(own)
+    script.start(own, bundled_weights("pixelformer-nano"))
     for name, value in own.backbone.state_dict().items():
         torch.testing.assert_close(value, depth.backbone.state_dict()[name])
     assert torch.equal(own.head.weight, before)

@@ -2,10 +2,11 @@
 
     python training/train.py --model meter-xxs-scenes --out runs/meter
     python training/train.py --model pixelformer-nano --out runs/nano --steps 22000
-    python training/train.py --model nearest-object-nano --out runs/nearest --NEAREST
     python training/train.py --model segmenter-nano --out runs/segmenter --SEGMENTER
+    python training/train.py --model nearest-object-nano --out runs/nearest --NEAREST
 
-The last two start from the weights of pixelformer-nano, as far as they have its layers.
+The segmentation network starts from the weights of pixelformer-nano, as far as it has its layers; the classifier from
+those of the segmentation network, because it has to tell the objects apart.
 
 An interrupted run goes on where it was when it is started again with the same arguments.
 """
@@ -31,7 +32,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 from xai_assert.datasets.nearest import NONE
-from xai_assert.models.bundled import DEPTH, NETWORKS, bundled, bundled_weights
+from xai_assert.models.bundled import NETWORKS, bundled, bundled_weights
 from xai_assert.subject import Card
 from xai_assert.tasks import Task
 
@@ -43,7 +44,7 @@ KEEP_EVERY = 500  # steps between checkpoints, and between looks at the scenes s
 ASIDE = 80  # one scene in so many is not trained on, to see how it goes; nothing is chosen by the held-out ones
 COUNTED = 40  # batches from which the statistics of batch norms are counted
 DECISIVE = ("model", "scenes", "steps", "batch", "small", "rate", "seed")  # options that the weights depend on
-START = "pixelformer-nano"  # whose weights the networks for classes start from
+START = {"segmenter-nano": "pixelformer-nano", "nearest-object-nano": "segmenter-nano"}  # whose weights they start from
 SMOKE = {"scenes": 100, "steps": 12, "batch": 4}
 
 
@@ -80,8 +81,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     subject = bundled(options.model)
-    if options.model not in DEPTH:
-        start(subject.module)
+    if options.model in START:
+        start(subject.module, bundled_weights(START[options.model]))
     images, truths = prepared(options.cache, options.scenes, subject.card, options.workers)
     network = subject.module.requires_grad_(True).to(options.device)
     averaged = train(network, subject.card, images, truths, options)
@@ -93,11 +94,11 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     return metrics
 
 
-def start(network: nn.Module) -> None:
-    """Take over the weights of the layers that the depth network has too."""
+def start(network: nn.Module, weights: Path) -> None:
+    """Take over the weights of the layers that the other network has too."""
     own = network.state_dict()
-    known = {k: v for k, v in load_file(bundled_weights(START)).items() if k in own and v.shape == own[k].shape}
-    assert known, f"nothing in common with {START}"
+    known = {k: v for k, v in load_file(weights).items() if k in own and v.shape == own[k].shape}
+    assert known, f"nothing in common with {weights}"
     network.load_state_dict(known, strict=False)
 
 

@@ -1,6 +1,6 @@
 """Two small networks of our own for the rendered rooms: which object is nearest, and which class each pixel has.
 
-Both have the encoder of pixelformer-nano, whose weights their training starts from; so the tasks can be compared on
+Both have the encoder of pixelformer-nano and start from what was trained with it; so the tasks can be compared on
 networks that see alike.
 """
 
