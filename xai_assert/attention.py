@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ class AttentionTap:
 
     `source` makes it a layer of a decoder, whose queries attend to another stream: the index, in the list of taps, of
     the layer whose output the keys and values are. They lie on the same tokens as the queries.
+
+    `output` says which of several outputs the attention is, where the module returns a tuple.
     """
 
     module: nn.Module
@@ -30,6 +32,11 @@ class AttentionTap:
     prefix: int = 0
     source: int | None = None
     class_token: int | None = None
+    output: int | None = None
+
+    def of(self, given: Any) -> Any:
+        """The attention in what the module returned."""
+        return given if self.output is None else given[self.output]
 
 
 @runtime_checkable

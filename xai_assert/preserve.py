@@ -139,4 +139,5 @@ def uncompiled() -> AbstractContextManager[Any]:
     """Compiled parts run as they were written: what a hook inside a compiled one sees leads to no output."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes a second
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager

@@ -117,13 +117,6 @@ def test_unknown_name():
         load("meter-xxs-nuy")
 
 
-def test_not_yet():
-    with pytest.raises(
-        ValueError, match=r"'hf/dpt-large': models of Hugging Face by name are not supported in this version; .*xa.desc"
-    ):
-        load("hf/dpt-large")
-
-
 def test_a_module_is_no_name():
     with pytest.raises(
         TypeError, match=r"spec must be a registered name, 'module:factory' or a function, not a Conv2d; .*xa.describe"

@@ -65,15 +65,19 @@ def watched(model: Subject, inputs: Tensor, taps: Sequence[AttentionTap]) -> tup
     """The output, and what each layer gave as it goes on through the network: a reshaped one has no gradient."""
     seen: dict[int, Tensor] = {}
 
-    def note(place: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def hook(module: nn.Module, given: Any, attention: Tensor) -> Tensor:
+    def note(place: int, tap: AttentionTap) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, given: Any) -> Any:
+            attention = tap.of(given)
+            if tap.output is not None:  # shown beside the output that was already made of it
+                seen[place] = attention
+                return given
             # one that does not depend on the image still says which way the image went
             seen[place] = attention if attention.requires_grad else attention.detach().requires_grad_(True)
             return seen[place]
 
         return hook
 
-    with uncompiled(), hooks(*(tap.module.register_forward_hook(note(i)) for i, tap in enumerate(taps))):
+    with uncompiled(), hooks(*(tap.module.register_forward_hook(note(i, tap)) for i, tap in enumerate(taps))):
         output = model(inputs)
     return output, [seen.get(i, output) for i in range(len(taps))]  # one that did not run is refused in a moment
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from xai_assert.attention import AttentionTap, ExposesAttention
 from xai_assert.attributions.base import register_method
+from xai_assert.attributions.transformers_attention import attention_layers, transformers_taps
 from xai_assert.batching import without_gradient
 from xai_assert.errors import NotApplicableError
 from xai_assert.preserve import hooks, uncompiled
@@ -53,7 +54,8 @@ def attention_rollout(
 
     Args:
         model: its module says where its attention is (`ExposesAttention`), or is a network of timm's (ViT, DeiT, BEiT,
-            EVA, DINOv2, Swin), plain, fine-tuned or inside of another module that gives it the images as they are.
+            EVA, DINOv2, Swin) or of transformers' (ViT, DeiT, DINOv2, DPT), plain, fine-tuned or inside of another
+            module that gives it the images as they are.
         images: (B, C, H, W).
         target: not used: a rollout explains the attention, not an output.
         fusion: of the heads, "mean" or "min".
@@ -84,10 +86,15 @@ def attention_rollout(
 
 @contextmanager
 def shown_attention(model: Subject, height: int, width: int) -> Iterator[list[AttentionTap]]:
-    """The taps that the module shows itself, or those of timm's network in it."""
+    """The taps that the module shows itself, or those of a network of timm's or of transformers' in it."""
     module = model.module
     if isinstance(module, ExposesAttention):
         yield module.attention_taps(height, width)
+        return
+    layers = attention_layers(module)
+    if layers:
+        with transformers_taps(layers, height, width) as taps:
+            yield taps
         return
     from xai_assert.attributions import timm_attention  # late, because timm takes its time to import
 
@@ -176,7 +183,8 @@ def keeping(outputs: list[Seen], tap: AttentionTap, count: int, keep: Keep) -> C
     """A forward hook that notes what `keep` leaves of the module's output, if that is attention as the tap says."""
     groups, size = tap.tokens.shape
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def hook(module: nn.Module, inputs: Any, given: Any) -> None:
+        output = tap.of(given)
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if isinstance(output, Tensor) and output.ndim == 4 and len(output) == count * groups:  # groups in the batch
             output = output.reshape(count, groups, *output.shape[1:])

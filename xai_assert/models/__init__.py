@@ -29,8 +29,9 @@ def load_model(
 
     Args:
         spec: a registered name (`meter-xxs-nyu`, `pixelformer-large07-kitti`, ...; `meter-xxs` is the one for NYU);
-            "timm/NAME" or "timm/NAME(key=value, ...)", a classifier of timm's; or "module:factory" or such a function
-            itself: called without arguments, or with `weights=`, it returns what `xa.describe` returns.
+            "timm/NAME" or "timm/NAME(key=value, ...)", a classifier of timm's; "hf/REPO" or "hf/FOLDER", a network of
+            transformers'; or "module:factory" or such a function itself: called without arguments, or with
+            `weights=`, it returns what `xa.describe` returns.
         weights: a path; the name of published weights ("nyu", "kitti"; METER's are downloaded once; "pretrained" of a
             network of timm's) or of those that come with the project ("scenes"); or None: the weights are then drawn
             from `seed`, and the name ends in "-random".

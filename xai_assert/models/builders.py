@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from xai_assert.errors import UnknownNameError
-from xai_assert.models.from_timm import canonical, from_timm
+from xai_assert.models import from_timm, from_transformers
 from xai_assert.registry import models
 from xai_assert.subject import Subject
 
@@ -54,10 +54,11 @@ def register_model(
 
 
 def known_name(spec: object, weights: object) -> str | None:
-    """How the subject of a registered model, or of one of timm's, is called, if that is known before it is made."""
+    """How the subject of a registered model, of timm's or of transformers' is called, if known before it is made."""
     found = SUBJECT_NAMES.get(models.get(spec)) if isinstance(spec, str) and spec in models.names() else None
-    if found is None and isinstance(spec, str) and spec.startswith("timm/") and spec not in models.names():
-        found = canonical(spec)
+    if found is None and isinstance(spec, str) and spec not in models.names():
+        prefixes = {"timm/": from_timm, "hf/": from_transformers}
+        found = next((home.canonical(spec) for prefix, home in prefixes.items() if spec.startswith(prefix)), None)
     return found if found is None or weights is not None else f"{found}-random"
 
 
@@ -91,12 +92,9 @@ def find_builder(spec: str | Callable[..., Any]) -> Callable[..., Any]:
             "a module of your own becomes a subject with xa.describe"
         )
     if spec.startswith("timm/") and spec not in models.names():
-        return functools.partial(from_timm, spec)
+        return functools.partial(from_timm.from_timm, spec)
     if spec.startswith("hf/") and spec not in models.names():
-        raise ValueError(
-            f"model {spec!r}: models of Hugging Face by name are not supported in this version; make one in a function "
-            f"of your own ({REMEDY}) and give that as 'module:factory'"
-        )
+        return functools.partial(from_transformers.from_transformers, spec)
     if ":" in spec and spec not in models.names():
         return _imported(spec)
     builder: Callable[..., Any] = models.get(spec)
