@@ -15,6 +15,7 @@ from typing import Any
 from xai_assert import registry
 from xai_assert.errors import GatesError, UnknownNameError
 from xai_assert.metrics import Score
+from xai_assert.slices import Slice, failing, words
 from xai_assert.verdicts import Bound, Contest, Control, judge
 
 PATTERNS = ("model", "method", "perturbation")
@@ -196,15 +197,27 @@ class Judged:
         return self.outcome not in ("pass", "waived")
 
 
-def judge_gate(gate: Gate, score: Score, today: datetime.date | None = None, control: Control | None = None) -> Judged:
+def judge_gate(
+    gate: Gate,
+    score: Score,
+    today: datetime.date | None = None,
+    control: Control | None = None,
+    *,
+    sliced: Sequence[Slice] = (),
+    column: str = "",
+) -> Judged:
     """The verdict on a score, with the waiver: expected failures that do not fail are failures.
 
-    `control` measures another method in the same way, for `beats`.
+    `control` measures another method in the same way, for `beats`. `sliced` are the slices of the score by `column`: a
+    gate that passes on the whole fails if one of them surely misses its bound.
     """
     __tracebackhide__ = True
     today = today or datetime.date.today()
     verdict = judge(score, gate.bound, control)
     outcome, because = str(verdict.outcome), verdict.because
+    worst_slice = failing(sliced, gate.bound)
+    if outcome == "pass" and worst_slice:
+        outcome, because = "fail", words(worst_slice, score, gate.bound, column)
     if gate.waived(today):
         met = f"meets {gate.bound} although expect = 'fail': remove the waiver"
         outcome, because = ("fail", met) if outcome == "pass" else ("waived", because)

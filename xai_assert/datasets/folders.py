@@ -79,6 +79,10 @@ class Pairs:
         self.name, self.ids, self.files, self.scale, self.crop = name, ids, files, float(scale), crop
         self.has_depth = any(depth for _, depth in files)
 
+    def columns(self) -> dict[str, list[str]]:
+        """`folder`: what stands before the last slash of a picture's id."""
+        return {"folder": [str(one).rpartition("/")[0] for one in self.ids]}
+
     def read(self, index: int) -> tuple[Tensor, Tensor | None]:
         picture_file, depth_file = self.files[index]
         picture = read_picture(picture_file, upright=depth_file is not None)

@@ -99,6 +99,24 @@ class Rows:
             plane = values.astype(np.float32)  # it holds every label up to 16 million
             return picture, torch.from_numpy(plane.T.copy() if is_matlab(found) else plane)
 
+    def columns(self) -> dict[str, list[str]]:
+        """The data sets (N,) of text or whole numbers; an attribute `names` of one says what its numbers mean."""
+        found: dict[str, list[str]] = {}
+        with self._open() as file:
+            count = len(self._data(file, "images"))
+            for name in file:
+                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                    continue
+                data = file[name]
+                if not isinstance(data, h5py.Dataset) or data.shape != (count,) or data.external or data.is_virtual:
+                    continue
+                text = h5py.check_string_dtype(data.dtype) is not None
+                if text or data.dtype.kind in "iu":
+                    values = data.asstr()[:] if text else data[:]
+                    names = [str(word) for word in data.attrs.get("names", ())]
+                    found[name] = [str(_named(value, names)) for value in values.tolist()]
+        return found
+
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
         try:
@@ -161,6 +179,10 @@ class Rows:
         if scale.size != 1 or scale.dtype.kind not in "fiu" or not 0 < scale.item() < math.inf:
             raise DataError(f"{self.path}: the attribute scale of depths must be a positive number, not {stored}")
         return float(scale.item())
+
+
+def _named(value: str | int, names: Sequence[str]) -> str | int:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def is_matlab(data: h5py.Dataset) -> bool:

@@ -34,6 +34,7 @@ class Source(Protocol):
         """RGB picture (3, H, W) uint8 and, if the source has depth, (H, W) float32 in metres, unknown where not > 0.
 
         A source without depth may give labels instead, (H, W) or one without dimensions; it then says `has_truth`.
+        One that knows more of its images has a method `columns()`: for each name a value an image, as text.
         """
         ...
 
@@ -90,6 +91,23 @@ class ImageSet:
         full = copy.copy(self)
         full._truth_size = None
         return full
+
+    def column(self, name: str) -> dict[ImageId, str]:
+        """A value for each image, by its id: of an HDF5 file a data set (N,) of text or whole numbers; of files
+        `folder`, the one that the picture is in.
+
+        Raises:
+            DataError: there is no such column; those that there are stand in the text.
+
+        >>> from xai_assert.datasets import scenes
+        >>> scenes(Card(name="depthnet", unit="m"), limit=3).column("classes")
+        {0: 'table', 1: 'table', 2: 'cabinet'}
+        """
+        columns = getattr(self._source, "columns", dict)()
+        if name not in columns:
+            known = ", ".join(sorted(columns)) or "none"
+            raise DataError(f"{self.name} has no column {name!r}; its columns: {known}")
+        return dict(zip(self.ids, columns[name], strict=False))
 
     @property
     def has_ground_truth(self) -> bool:

@@ -87,6 +87,9 @@ class Labelled(Rows):
     def read(self, index: int) -> tuple[Tensor, Tensor | None]:
         return super().read(self.ids[index])
 
+    def columns(self) -> dict[str, list[str]]:
+        return {name: [values[row] for row in self.ids] for name, values in super().columns().items()}
+
 
 def read_split(path: Path, key: str, count: int) -> list[int]:
     """Rows, counted from 0, of the split that splits.mat calls `key` and counts from 1.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xai_assert.datasets.hdf5 import hdf5
 from xai_assert.datasets.images import ImageSet, prepare_labels
-from xai_assert.datasets.nearest import nearest_object
+from xai_assert.datasets.nearest import OBJECTS, nearest_object
 from xai_assert.datasets.rooms import CLASSES, scene
 from xai_assert.randomness import ImageId
 from xai_assert.resources import fixtures
@@ -89,7 +89,9 @@ def write(path: Path, *, seeds: range = SEEDS, size: tuple[int, int] = SIZE) -> 
             stored.attrs["MATLAB_class"] = np.bytes_(MATLAB_CLASS[name])
         for name in ("label", "instance"):
             found = np.array([getattr(one, name) for one in nearest], np.uint8)
-            file.create_dataset({"label": "classes", "instance": "nearest"}[name], data=found)
+            column = file.create_dataset({"label": "classes", "instance": "nearest"}[name], data=found)
+            if name == "label":
+                column.attrs["names"] = list(OBJECTS)
         file.attrs["names"] = list(CLASSES)
         file.attrs["seeds"] = np.array(seeds)
 

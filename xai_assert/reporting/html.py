@@ -164,6 +164,7 @@ def _cell(
         "nodeid": record.get("nodeid"),
         "about": {key: _plain(about[key]) for key in ("weights", "fingerprint", "task", "device") if about.get(key)},
         "scores": scores,
+        "slices": record.get("slices") or {"column": "", "metrics": {}},
         "gates": [
             {
                 key: _plain(gate[key])

@@ -169,6 +169,17 @@
       h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
   }
 
+  function sliceTable(cell) {
+    const lines = Object.entries(cell.slices.metrics).flatMap(([metric, parts]) => parts.map((part) => h("tr", {},
+      h("th", { scope: "row" }, title(metric)), h("td", {}, part.name), h("td", { class: "number" }, figures(part.value)),
+      h("td", { class: "number" }, part.interval ? part.interval.map(figures).join(" … ") : "–"),
+      h("td", { class: "number" }, String(part.count)), h("td", { class: "number" }, none(part.p) ? "–" : part.p.toPrecision(2)))));
+    if (!lines.length) return [];
+    const heads = ["Score", cell.slices.column, "Mean", "95% interval", "Images", "p of the bound"].map((head, k) => h("th", { scope: "col", class: k > 1 ? "number" : null }, head));
+    return [h("div", { class: "scroll", role: "region", "aria-label": "Slices", tabindex: "0" },
+      h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
+  }
+
   function charts(cell, width) {
     return Object.entries(cell.scores).filter(([, score]) => score.values && score.values.length > 1 && !score.values.every((v) => v === 0 || v === 1))
       .flatMap(([metric]) => [h("p", { class: "lead" }, title(metric), " of every image; the bar is the 95% interval",
@@ -244,7 +255,7 @@
         section("Gates", cell.gates.length ? gates : cell.error ? [] : [h("p", { class: "quiet" }, "No gate asks for anything here.")]),
         section("Marks", said),
         section("Against the baseline", regression(cell.regression)),
-        section("Scores", scoreTable(cell)), plot, imageTable(cell),
+        section("Scores", scoreTable(cell)), section("Slices, worst first", sliceTable(cell)), plot, imageTable(cell),
         section("Images", cell.pictures.flatMap((picture) => tiles(cell, picture))),
         section("Run it again", [cell.nodeid ? h("p", {}, h("code", {}, `pytest "${cell.nodeid}"`), " with the options of this run") : "",
           h("dl", { class: "facts" }, Object.entries(facts).filter(([, value]) => !none(value)).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value)))))].filter(Boolean))));

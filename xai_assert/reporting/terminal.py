@@ -11,7 +11,8 @@ from xai_assert.reporting.results import caveats
 
 HEAD = ("model", "method", "perturbation", "rel", "irr", "FE", "ASR", "AF", "95% interval", "verdict", "marks")
 COSTS = ("model", "method", "forward", "gradient", "x forward", "ms", "images/s", "chunk", "MiB")  # passes, then time
-LEFT = {"model", "task", "method", "perturbation", "verdict", "marks"}
+SLICES = ("model", "method", "perturbation", "sliced by", "slices", "worst AF (images)", "best AF (images)")
+LEFT = {"task", "verdict", "marks", *SLICES} - {"slices"}
 SHOWN = {"af", "fe", "fe_cumulative"}  # in the columns of the first table
 
 
@@ -22,8 +23,8 @@ def table(records: Sequence[Record]) -> list[str]:
     turned = fillers.turned(turns)
     rows = [row(record, turned=id(record) in turned) for record in explained]
     lines = _aligned([HEAD, *rows]) if rows else []
-    more = measured(explained)
-    lines += ["", *_aligned(more)] if more else []
+    for more in (measured(explained), sliced(explained)):
+        lines += ["", *_aligned(more)] if more else []
     errors = dict.fromkeys(_error(record) for record in records if record["error"])
     warned = [*fillers.lines(turns), *fe_against_af.lines(explained)]
     return [*lines, *_legend(explained), *_costs(records), *warned, *errors, *_soundness(records)]
@@ -77,6 +78,19 @@ def measured(records: Sequence[Record]) -> list[tuple[str, ...]]:
         where = (record["model"] or "", next(filter(None, tasks), ""), record["method"] or "", _perturbation(record))
         rows.append((*where, *(_with_interval(scores[name]) if name in scores else "" for name in names)))
     return [("model", "task", "method", "perturbation", *names), *rows] if rows else []
+
+
+def sliced(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Rows under a head: of each cell that was cut into slices, how AF is on the worst and the best of them."""
+    rows = []
+    for record in records:
+        found = record.get("slices") or {"metrics": {}}
+        for metric, parts in found["metrics"].items():
+            if metric == "af":
+                ends = [f"{one['name']} {one['value']:+.3f} ({one['count']})" for one in (parts[0], parts[-1])]
+                where = (record["model"] or "", record["method"] or "", _perturbation(record))
+                rows.append((*where, found["column"], str(len(parts)), *ends))
+    return [SLICES, *rows] if rows else []
 
 
 def _with_interval(score: Mapping[str, Any]) -> str:

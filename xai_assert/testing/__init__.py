@@ -56,6 +56,7 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "bundled scenes",
     ),
     "depth-scale": ("one", "1000", "stored depth values per metre in PNG files: 1000 = millimetres, 256 = KITTI"),
+    "group-by": ("one", None, "column of the data: every score also on each slice of it, the worst one gated too"),
     "images": ("one", None, "use the first N images of the data"),
     "seed": ("one", "0", "seed of everything drawn at random"),
     "report": (

@@ -18,10 +18,12 @@ from xai_assert.explain import explain
 from xai_assert.gates import CellName, Gate, Judged, judge_gate, worst
 from xai_assert.metrics import Cell, Score
 from xai_assert.perturbations import Perturbation, perturbation
+from xai_assert.randomness import ImageId
 from xai_assert.reporting import record
 from xai_assert.scores.named import NamedMetric
+from xai_assert.slices import Slice, slices_of
 from xai_assert.subject import Subject, slug
-from xai_assert.verdicts import Control, decide
+from xai_assert.verdicts import Bound, Control, decide
 
 if TYPE_CHECKING:
     from xai_assert.testing.options import ModelOption
@@ -191,10 +193,19 @@ def enough(params: Sequence[GateParam], evaluation: Evaluation) -> Enough | None
 class GateCheck:
     """One cell of a run: `check()` measures, judges, records, and raises if it is red."""
 
-    def __init__(self, param: GateParam, evaluation: Evaluation, subject: Subject, data: str) -> None:
+    def __init__(
+        self,
+        param: GateParam,
+        evaluation: Evaluation,
+        subject: Subject,
+        data: str,
+        group_by: str = "",
+        groups: Mapping[ImageId, str] | None = None,
+    ) -> None:
         self.param = param
         self.evaluation = evaluation
         self._data = data
+        self.group_by, self.groups = group_by, groups
         if subject.name != param.name.model:
             raise pytest.UsageError(
                 f"the fixture xai_model gives {subject.name!r} where this cell is of {param.name.model!r}; "
@@ -219,7 +230,7 @@ class GateCheck:
         try:
             for metric in self.param.metrics:
                 scores[metric.name] = self._measure(metric, self.param.method)
-            judged = [judge_gate(g, scores[g.metric], control=self._control(g.metric)) for g in self.param.gates]
+            judged = [self._judge(gate, scores[gate.metric]) for gate in self.param.gates]
         except NotApplicableError as error:
             self._record(scores, [], "not applicable", error=str(error))
             pytest.skip(str(error))
@@ -230,6 +241,16 @@ class GateCheck:
         red = [j for j in judged if j.red]
         if red:
             raise self._failure(scores, red)
+
+    def _judge(self, gate: Gate, score: Score) -> Judged:
+        __tracebackhide__ = True
+        control = self._control(gate.metric)
+        sliced = self._sliced(score, gate.bound) if registry.metrics.get(gate.metric).about == "explanation" else []
+        return judge_gate(gate, score, control=control, sliced=sliced, column=self.group_by)
+
+    def _sliced(self, score: Score, bound: Bound | None = None) -> list[Slice]:
+        """The slices of a score by --xai-group-by, if that is given."""
+        return slices_of(score, self.groups, bound) if self.groups else []
 
     def _measure(self, metric: NamedMetric, of: Any) -> Score:
         found = metric.measure(self.evaluation, of, self.param.perturbation, self.param.name.fraction)
@@ -263,6 +284,11 @@ class GateCheck:
             for j in judged
         ]
         about = self.param.about() | {"data": self._data, "asked": self.param.asked, **more}
+        if self.groups and not self.param.of_run:
+            bounds = {gate.metric: gate.bound for gate in self.param.gates}
+            sliced = {name: self._sliced(score, bounds.get(name)) for name, score in scores.items()}
+            found = {name: [one.to_dict() for one in parts] for name, parts in sliced.items() if parts}
+            about["slices"] = {"column": self.group_by, "metrics": found}
         if "af" in scores and not self.param.of_run:
             cell = (self.param.method, self.param.perturbation, self.param.name.fraction)
             about["pictures"] = self.evaluation.take_evidence(*cell)

@@ -18,6 +18,7 @@ from xai_assert.gates import check_gates_match
 from xai_assert.metrics import Cell
 from xai_assert.models.builders import known_name
 from xai_assert.reporting.record import developed
+from xai_assert.slices import column_of
 from xai_assert.subject import Subject
 from xai_assert.testing import option
 from xai_assert.testing.gates import GateCheck, GateParam, enough, param_of
@@ -120,7 +121,9 @@ class XaiSession(Options):
         if self._mistake:
             raise self._mistake
         data = f"tensor {tuple(images.shape)}" if isinstance(images, torch.Tensor) else repr(images)
-        return GateCheck(param, self.evaluation(subject, images), subject, data)
+        column = option(self.config, "group-by") or ""
+        groups = self._usage(column_of, images, column) if column else None
+        return GateCheck(param, self.evaluation(subject, images), subject, data, column, groups)
 
     def select(self, items: list[pytest.Item]) -> None:
         """Note all cells of the run, and leave those of other shards to their machines."""
