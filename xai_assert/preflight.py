@@ -120,7 +120,7 @@ def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Pass
     if expected > PATIENCE:
         return "warn", f"not tried: one image would take about {duration(expected)}"
     spent, ids = Passes(), looked.ids[:1]
-    with counted(looked.subject.module, spent), heard(NearBaselineWarning) as near:
+    with counted(looked.subject, spent), heard(NearBaselineWarning) as near:
         seconds, attribution = timed(
             looked.subject.device,
             lambda: method.attribute(
@@ -158,7 +158,7 @@ def perturbs(looked: Looked, perturbation: Perturbation) -> Said:
     card, images = looked.subject.card, looked.images
 
     def gradient(at: Tensor | None = None) -> Tensor:
-        return input_gradient(looked.subject, images if at is None else at, looked.target(len(images)))
+        return input_gradient(looked.subject.explained, images if at is None else at, looked.target(len(images)))
 
     perturbed = perturbation.on(images, card=card, image_ids=looked.ids, seed=looked.seed, gradient=gradient)
     mask, what = torch.ones_like(images[:, :1], dtype=torch.bool), "whole picture"
