@@ -259,8 +259,8 @@ class Passes:
 
 
 @contextmanager
-def counted(subject: Subject, passes: Passes) -> Iterator[None]:
-    """Count what runs inside into `passes`: of its modules, which a method may call behind the subject's back."""
+def counted(model: nn.Module, passes: Passes) -> Iterator[None]:
+    """Count what runs inside into `passes`; of a subject its modules, which a method may call behind its back."""
 
     def count(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         images = inputs[0]
@@ -269,7 +269,8 @@ def counted(subject: Subject, passes: Passes) -> Iterator[None]:
         else:
             passes.forward += len(images)
 
-    with hooks(*(module.register_forward_hook(count) for module in subject.networks)):
+    modules = model.networks if isinstance(model, Subject) else (model,)
+    with hooks(*(module.register_forward_hook(count) for module in modules)):
         yield
 
 

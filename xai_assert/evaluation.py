@@ -219,7 +219,7 @@ class Evaluation:
             return None
         shelf = self._shelves.get(wanted.key)
         spared = shelf.spared(self._ids[: max(counts)]) if shelf else Passes()
-        # the store asks for the clean prediction first; of an artefact no method makes it, and the store asks its twin too
+        # the store asks for the clean prediction first; of an artefact no method makes it, and its twin is asked too
         apart = self.subject.explained is not self.subject
         clean = max(counts) * (int(wanted.predicts and (bool(shelf) or apart)) + int(bool(shelf) and apart))
         return Passes(each.forward * max(counts) + clean, each.gradient * max(counts)) - spared

@@ -76,7 +76,9 @@ def subject_words(subject: Subject, fingerprint: str) -> list[str]:
         raise Unnamed  # they change a gradient, and the prediction tells nothing of it
     card, device = subject.card, subject.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    kinds = [f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in (subject, *subject.networks, card.task)]
+    kinds = [
+        f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in (subject, *subject.networks, card.task)
+    ]
     facts = (card.task and card.task.name, card.mean, card.std, card.layout, getattr(subject, "how", ""))
     return [FORMAT, _our_code(), json.dumps(versions()), f"{device.type} {gpu}", *kinds, repr(facts), fingerprint]
 

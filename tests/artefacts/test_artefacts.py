@@ -77,7 +77,7 @@ def test_predictions_come_from_the_artefact_and_not_from_the_twin(tmp_path):
 
 def test_other_weights_are_no_twin(path):
     other = xa.artefact(path, twin=subject(network(seed=1)))
-    with pytest.raises(xa.CheckpointError, match=r"apart on 6 clean images, where 0.2 is allowed: another network's w"):
+    with pytest.raises(xa.CheckpointError, match=r"apart on 6 clean images, where 0.1 is allowed: another network's w"):
         xa.attribution_fidelity(other, "saliency", IMAGES)
     with pytest.raises(xa.CheckpointError, match="another network's weights"):
         xa.heatmap(other, IMAGES, "saliency")

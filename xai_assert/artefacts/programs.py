@@ -73,7 +73,7 @@ def load_program(what: str | os.PathLike[str] | Any, device: torch.device | None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of TorchScript, which is what the caller has
         if isinstance(what, torch.jit.ScriptModule):
-            torch.jit.save(what, buffer)  # type: ignore[no-untyped-call]
+            torch.jit.save(what, buffer)
             return _torchscript("in memory", buffer.getvalue(), device)
         if isinstance(what, torch.export.ExportedProgram):
             torch.export.save(what, buffer)
@@ -122,7 +122,7 @@ def _onnx(path: Path, content: bytes, device: torch.device | None) -> Program:
     except ImportError as error:
         raise ImportError(f"artefact {path.name} needs onnxruntime: {INSTALL}", name="onnxruntime") from error
     there = onnxruntime.get_available_providers()
-    wanted = ["CPUExecutionProvider"]
+    wanted: list[Any] = ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" in there and (device is None or device.type == "cuda") and torch.cuda.is_available():
         wanted.insert(0, ("CUDAExecutionProvider", {"device_id": (device.index if device else None) or 0}))
     elif device is not None and device.type != "cpu":
