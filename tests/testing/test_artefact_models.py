@@ -52,9 +52,7 @@ def test_gates_judge_what_is_shipped(project, monkeypatch):
     about = judged["scores"]["af"]["provenance"]["artefact"]
     assert (about["file"], about["maps"], about["images"]) == ("net.pt", "twin Net", 12)
     assert about["difference"] < 1e-6  # a product a pixel
-    result.stdout.fnmatch_lines(
-        ["*net-shipped*saliency*predictions from the artefact net.pt, maps from the twin Net*"]
-    )
+    result.stdout.fnmatch_lines(["*net-shipped*saliency*predictions from the artefact net.pt, maps from the twin Net*"])
     text = result.stdout.str()
     assert "only predicts" in text
     assert "another network's weights" in text
