@@ -21,9 +21,9 @@ from xai_assert.tasks import Task, as_task, infer_task
 
 __all__ = ["Artefact", "artefact", "check_twin"]
 CHECKED = 32  # images on which an artefact and its twin are compared
-# Of the spread of the twin's predictions, which is the error of a prediction that lost all its structure. Eight bits and
-# bfloat16 move the networks that come with the project by up to .022, swapped colour channels by .24, and two networks
-# trained on the same rooms are .33 apart (docs/artefacts.md)
+# Of the spread of the twin's predictions, which is the error of a prediction that lost all its structure. Eight bits
+# and bfloat16 move the networks that come with the project by up to .022, swapped colour channels by .24, and two
+# networks trained on the same rooms are .33 apart (docs/artefacts.md)
 TOLERANCE = 0.1
 
 
