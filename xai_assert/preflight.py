@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xai_assert import randomness, registry
+from xai_assert.artefacts import Artefact, check_twin
 from xai_assert.attributions import Method, as_method, check_ranks
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import ImageSource, Passes, Samples, counted
@@ -79,6 +80,8 @@ def preflight(
             rest = Finding("everything else", "skip", "stands on an output that can be read")
             return [*found, failed("output", error), rest]
         found.append(Finding("output", *output(looked)))
+        if isinstance(subject, Artefact):
+            found.append(attempt("artefact", functools.partial(one_network, subject, source)))
         for name, check in CHECKS.items():
             found.append(attempt(name, functools.partial(check, looked)))
         if found[-1].outcome == "fail":
@@ -111,6 +114,15 @@ def attempt(name: str, check: Callable[[], Said]) -> Finding:
 
 def failed(name: str, error: Exception) -> Finding:
     return Finding(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def one_network(subject: Artefact, source: ImageSource) -> Said:
+    """Whether artefact and twin predict the same within the tolerance."""
+    about = check_twin(subject, source, LOOKED_AT)
+    words = f"{about['format']} {about['file']}, maps from the {about['maps']}"
+    if "difference" not in about:
+        return "ok", f"{words}; no gradient method applies without a twin="
+    return "ok", f"{words}, {about['difference']:.2g} of their spread apart on {about['images']} images"
 
 
 def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Passes]) -> Said:

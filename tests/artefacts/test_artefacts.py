@@ -300,3 +300,11 @@ def test_without_onnxruntime_the_command_is_named(ship, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'xai-assert\[onnx\]'"):
         xa.artefact(path, task="depth")
+
+
+def test_another_name_is_still_the_artefact(ship):
+    judged = xa.load_model(lambda: xa.artefact(ship("depth.pt"), twin=subject()), device="cpu", name="v8")
+    assert repr(judged) == "<Artefact v8: depth in m, TorchScript depth.pt, maps from the twin Sequential>"
+    assert judged.twin.name == "v8"
+    score = xa.attribution_fidelity(judged, "saliency", IMAGES)
+    assert (score.provenance["model"], score.provenance["weights"]) == ("v8", "depth.pt")
