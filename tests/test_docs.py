@@ -40,7 +40,9 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
         exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
 
 
-@pytest.mark.parametrize(("page", "needs"), [("tasks.md", "torch"), ("captum.md", "captum.attr")])
+@pytest.mark.parametrize(
+    ("page", "needs"), [("tasks.md", "torch"), ("captum.md", "captum.attr"), ("artefacts.md", "torch")]
+)
 def test_the_python_of_a_page_runs(page, needs):
     pytest.importorskip(needs, reason=f"the page is about an extra: {needs}")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)

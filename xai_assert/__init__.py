@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xai_assert import tasks as tasks
     from xai_assert.acceleration import accelerate as accelerate
     from xai_assert.accuracy import depth_metrics as depth_metrics
+    from xai_assert.artefacts import artefact as artefact
     from xai_assert.assertions import assert_attribution_fidelity as assert_attribution_fidelity
     from xai_assert.assertions import assert_completeness as assert_completeness
     from xai_assert.assertions import assert_complexity as assert_complexity
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "accuracy": ("depth_metrics",),
     "acceleration": ("accelerate",),
+    "artefacts": ("artefact",),
     "assertions": (
         "assert_attribution_fidelity",
         "assert_completeness",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_assert.artefacts import Artefact
 from xai_assert.batching import without_gradient
 from xai_assert.errors import UnknownNameError
 from xai_assert.subject import Card, Subject, as_subject
@@ -79,6 +80,7 @@ def accelerate(subject: nn.Module, what: str | Sequence[str], **describing: Any)
     Raises:
         UnknownNameError: another word.
         ValueError: nothing, or both precisions.
+        TypeError: the subject is an artefact.
 
     Example:
         >>> fast = accelerate(nn.Conv2d(3, 1, 1), ["channels_last", "bfloat16"], task="depth")
@@ -89,6 +91,8 @@ def accelerate(subject: nn.Module, what: str | Sequence[str], **describing: Any)
     dtypes = check_words(words)
     exact = as_subject(subject, **describing)
     exact = exact.exact if isinstance(exact, Accelerated) else exact
+    if isinstance(exact, Artefact):
+        raise TypeError(f"accelerate: {exact.name} is an artefact, which is judged as it is shipped; leave it out")
     precision = dtypes[0] if dtypes else None
     return Accelerated(exact, channels_last="channels_last" in words, autocast=precision, compiled="compile" in words)
 

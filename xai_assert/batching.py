@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xai_assert.preserve import hooks
 from xai_assert.randomness import ImageId
+from xai_assert.subject import Subject
 
 T = TypeVar("T")
 CPU_START, CPU_MOST, CPU_GROWTH = 4, 32, 1.1
@@ -258,8 +259,8 @@ class Passes:
 
 
 @contextmanager
-def counted(module: nn.Module, passes: Passes) -> Iterator[None]:
-    """Count what runs inside into `passes`."""
+def counted(model: nn.Module, passes: Passes) -> Iterator[None]:
+    """Count what runs inside into `passes`; of a subject its modules, which a method may call behind its back."""
 
     def count(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         images = inputs[0]
@@ -268,7 +269,8 @@ def counted(module: nn.Module, passes: Passes) -> Iterator[None]:
         else:
             passes.forward += len(images)
 
-    with hooks(module.register_forward_hook(count)):
+    modules = model.networks if isinstance(model, Subject) else (model,)
+    with hooks(*(module.register_forward_hook(count) for module in modules)):
         yield
 
 

@@ -54,10 +54,14 @@ class Speed:
 
 def measure_speed(subject: Subject, images: Tensor, target: Target) -> Speed:
     """The minimum of a few rounds of each, on these images (B, C, H, W) at a time; inside `undisturbed`."""
+    explained = subject.explained
     rounds = [
         (
             timed(subject.device, lambda: without_gradient(subject, images))[0],
-            timed(subject.device, lambda: input_gradient(subject, images, target))[0],
+            # no gradient pass will be made of what only predicts
+            0.0
+            if explained.only_predicts
+            else timed(subject.device, lambda: input_gradient(explained, images, target))[0],
         )
         for _ in range(1 + ROUNDS)  # the first one warms up
     ]

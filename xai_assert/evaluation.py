@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_assert.acceleration import Accelerated, acceleration_error
+from xai_assert.artefacts import Artefact, check_twin
 from xai_assert.attributions import Method, as_method
 from xai_assert.batching import BatchSizer, ImageSource, Passes, Samples, counted, run_batches
 from xai_assert.cost import passes_an_image
@@ -122,6 +123,7 @@ class Evaluation:
         self._keepers: dict[Any, Keeper] = {}
         self._task = self.subject.card.task  # or as the first output shows
         self._acceleration: dict[str, Any] | None = None  # how, and how far it moves the predictions
+        self._artefact: dict[str, Any] | None = None  # where predictions and maps come from, and how far apart they are
         self._shelves: dict[Any, Shelf] = {}  # of the store, by method
         self._asking = False  # `enough` looks at what was measured so far
 
@@ -217,7 +219,9 @@ class Evaluation:
             return None
         shelf = self._shelves.get(wanted.key)
         spared = shelf.spared(self._ids[: max(counts)]) if shelf else Passes()
-        clean = max(counts) if shelf and wanted.predicts else 0  # the store asks for the clean prediction first
+        # the store asks for the clean prediction first; of an artefact no method makes it, and its twin is asked too
+        apart = self.subject.explained is not self.subject
+        clean = max(counts) * (int(wanted.predicts and (bool(shelf) or apart)) + int(bool(shelf) and apart))
         return Passes(each.forward * max(counts) + clean, each.gradient * max(counts)) - spared
 
     def take_evidence(self, method: Any, perturbation: str | Perturbation, fraction: float) -> list[Kept]:
@@ -321,7 +325,8 @@ class Evaluation:
         )
         failed = table.failed
         self._measure_acceleration()
-        with self._attributed(method), undisturbed(self.subject), counted(self.subject.module, self.passes):
+        self._compare_with_twin()
+        with self._attributed(method), undisturbed(self.subject), counted(self.subject, self.passes):
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
             for batch_ids, measured in run_batches(self.source, self._sizer, table.measure):
                 ids += batch_ids
@@ -346,6 +351,12 @@ class Evaluation:
             with undisturbed(self.subject), undisturbed(self.subject.exact):
                 error = acceleration_error(self.subject, batch.images.to(self.subject.device))
             self._acceleration = {"what": self.subject.how, "error": error}
+
+    def _compare_with_twin(self) -> None:
+        """Once, of an artefact; these passes are nobody's."""
+        if isinstance(self.subject, Artefact) and self._artefact is None:
+            with undisturbed(self.subject):
+                self._artefact = check_twin(self.subject, self.source, self._sizer.size)
 
     @contextmanager
     def _attributed(self, method: Method) -> Iterator[None]:
@@ -374,6 +385,7 @@ class Evaluation:
             **({"images": len(self.source), "order": "random"} if isinstance(self.source, ShuffledSource) else {}),
             **({"served": served} if served else {}),
             **({"acceleration": self._acceleration} if self._acceleration else {}),
+            **({"artefact": self._artefact} if self._artefact else {}),
             "versions": versions(),
             **cell.about(),
         }

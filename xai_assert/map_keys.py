@@ -71,11 +71,14 @@ def digest(*parts: str | Tensor) -> str:
 
 def subject_words(subject: Subject, fingerprint: str) -> list[str]:
     """What a map depends on beside its method: our code, the software, the device, the weights, what the card says."""
-    if any(m._backward_hooks or m._backward_pre_hooks for m in subject.module.modules()):
+    modules = [m for network in subject.networks for m in network.modules()]
+    if any(m._backward_hooks or m._backward_pre_hooks for m in modules):
         raise Unnamed  # they change a gradient, and the prediction tells nothing of it
     card, device = subject.card, subject.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    kinds = [f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in (subject, subject.module, card.task)]
+    kinds = [
+        f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in (subject, *subject.networks, card.task)
+    ]
     facts = (card.task and card.task.name, card.mean, card.std, card.layout, getattr(subject, "how", ""))
     return [FORMAT, _our_code(), json.dumps(versions()), f"{device.type} {gpu}", *kinds, repr(facts), fingerprint]
 

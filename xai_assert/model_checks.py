@@ -157,7 +157,7 @@ def varied(looked: Looked) -> Said:
 
 
 def differentiable(looked: Looked) -> Said:
-    gradient = input_gradient(looked.subject, looked.images, looked.target(len(looked.images)))
+    gradient = input_gradient(looked.subject.explained, looked.images, looked.target(len(looked.images)))
     if not bool(gradient.isfinite().all()):
         bad = 1 - float(gradient.isfinite().double().mean())
         return "fail", f"{100 * bad:.3g}% of the gradient is NaN or infinite: a square root or logarithm at 0?"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xai_assert import randomness, registry
+from xai_assert.artefacts import Artefact, check_twin
 from xai_assert.attributions import Method, as_method, check_ranks
 from xai_assert.attributions.gradients import input_gradient
 from xai_assert.batching import ImageSource, Passes, Samples, counted
@@ -79,6 +80,8 @@ def preflight(
             rest = Finding("everything else", "skip", "stands on an output that can be read")
             return [*found, failed("output", error), rest]
         found.append(Finding("output", *output(looked)))
+        if isinstance(subject, Artefact):
+            found.append(attempt("artefact", functools.partial(one_network, subject, source)))
         for name, check in CHECKS.items():
             found.append(attempt(name, functools.partial(check, looked)))
         if found[-1].outcome == "fail":
@@ -113,6 +116,15 @@ def failed(name: str, error: Exception) -> Finding:
     return Finding(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0])
 
 
+def one_network(subject: Artefact, source: ImageSource) -> Said:
+    """Whether artefact and twin predict the same within the tolerance."""
+    about = check_twin(subject, source, LOOKED_AT)
+    words = f"{about['format']} {about['file']}, maps from the {about['maps']}"
+    if "difference" not in about:
+        return "ok", f"{words}; no gradient method applies without a twin="
+    return "ok", f"{words}, {about['difference']:.2g} of their spread apart on {about['images']} images"
+
+
 def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Passes]) -> Said:
     """Explain one image; its passes are noted in `own`."""
     declared = Passes(*method.declared_passes) if method.declared_passes else None
@@ -120,7 +132,7 @@ def applicable(looked: Looked, method: Method, speed: Speed, own: dict[Any, Pass
     if expected > PATIENCE:
         return "warn", f"not tried: one image would take about {duration(expected)}"
     spent, ids = Passes(), looked.ids[:1]
-    with counted(looked.subject.module, spent), heard(NearBaselineWarning) as near:
+    with counted(looked.subject, spent), heard(NearBaselineWarning) as near:
         seconds, attribution = timed(
             looked.subject.device,
             lambda: method.attribute(
@@ -158,7 +170,7 @@ def perturbs(looked: Looked, perturbation: Perturbation) -> Said:
     card, images = looked.subject.card, looked.images
 
     def gradient(at: Tensor | None = None) -> Tensor:
-        return input_gradient(looked.subject, images if at is None else at, looked.target(len(images)))
+        return input_gradient(looked.subject.explained, images if at is None else at, looked.target(len(images)))
 
     perturbed = perturbation.on(images, card=card, image_ids=looked.ids, seed=looked.seed, gradient=gradient)
     mask, what = torch.ones_like(images[:, :1], dtype=torch.bool), "whole picture"

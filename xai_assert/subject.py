@@ -141,6 +141,21 @@ class Subject(nn.Module):
         return output
 
     @property
+    def explained(self) -> Subject:
+        """What attribution methods are given, and attacks: the subject itself, of an artefact its float twin."""
+        return self
+
+    @property
+    def only_predicts(self) -> str:
+        """Why no gradient can be asked of it, and what to do; empty for what gradients go through."""
+        return ""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All modules that passes are made through."""
+        return (self.module,)
+
+    @property
     def name(self) -> str:
         return self.card.name
 
@@ -183,7 +198,8 @@ class Subject(nn.Module):
 
     def _tensors(self) -> list[Tensor]:
         """Of all modules, in one walk through them; `parameters()` and `buffers()` are one each."""
-        stores = [store for m in self.module.modules() for store in (m._parameters, m._buffers)]
+        modules = [m for network in self.networks for m in network.modules()]
+        stores = [store for m in modules for store in (m._parameters, m._buffers)]
         return [tensor for store in stores for tensor in store.values() if tensor is not None]
 
     def __repr__(self) -> str:

@@ -131,7 +131,7 @@ class Table:
             return prepared.task.loss(prepared.task.read(output), prepared.truth)
 
         def gradient(images: Tensor | None = None) -> Tensor:
-            return input_gradient(self.subject, prepared.images if images is None else images, loss)
+            return input_gradient(self.subject.explained, prepared.images if images is None else images, loss)
 
         ids, card = prepared.image_ids, self.subject.card
         return what.on(prepared.images, card=card, image_ids=ids, seed=self._seed, gradient=gradient)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_assert.artefacts import Artefact, check_twin
 from xai_assert.attributions import (  # noqa: F401  (they register)
     cam,
     controls,
@@ -22,6 +23,8 @@ from xai_assert.preserve import undisturbed
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject, as_subject
 from xai_assert.tasks import Target, Task, infer_task
+
+CHUNK = 4  # images at a time that an artefact and its twin are compared on
 
 __all__ = ["Method", "attribute", "check_ranks", "choose_target", "heatmap", "method", "register_method", "task_of"]
 
@@ -110,6 +113,8 @@ def attribute(
         return found.to(batch.images.device)
 
     with undisturbed(subject):
+        if isinstance(subject, Artefact):
+            check_twin(subject, source, CHUNK)
         return torch.cat(list(run_batches(source, BatchSizer(batch_size, subject.device), work)))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xai_assert import registry
 from xai_assert.batching import finite_rows
-from xai_assert.errors import DegenerateHeatmapError
+from xai_assert.errors import DegenerateHeatmapError, NotApplicableError, UnknownNameError
 from xai_assert.randomness import ImageId
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target, at_least_float32
@@ -83,7 +83,15 @@ class Method:
         """The attribution of one batch, signed, checked, on the images' device, and what the method says of it."""
         keyed = {"image_ids": image_ids, "seed": seed}
         wanted = {key: value for key, value in keyed.items() if key in inspect.signature(self.function).parameters}
-        found = self.function(subject, images.detach().clone(), target, **wanted, **self.parameters)
+        only_predicts = subject.explained.only_predicts
+        if self.gradient and only_predicts:
+            raise NotApplicableError(f"method {self}: {only_predicts}")
+        try:
+            found = self.function(subject.explained, images.detach().clone(), target, **wanted, **self.parameters)
+        except (NotApplicableError, UnknownNameError) as error:  # it looked for attention, or for a layer
+            if only_predicts and only_predicts not in str(error):
+                raise NotApplicableError(f"method {self}: {only_predicts}") from error
+            raise
         found = found if isinstance(found, Explained) else Explained(found)
         wrong = [name for name, column in found.details.items() if tuple(column.shape) != (len(images),)]
         if wrong:

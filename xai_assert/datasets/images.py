@@ -103,7 +103,7 @@ class ImageSet:
         >>> scenes(Card(name="depthnet", unit="m"), limit=3).column("classes")
         {0: 'table', 1: 'table', 2: 'cabinet'}
         """
-        columns = getattr(self._source, "columns", dict)()
+        columns: dict[str, list[str]] = getattr(self._source, "columns", dict)()
         if name not in columns:
             known = ", ".join(sorted(columns)) or "none"
             raise DataError(f"{self.name} has no column {name!r}; its columns: {known}")

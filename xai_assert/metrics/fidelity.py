@@ -264,6 +264,10 @@ class FidelityScore(Score):
             marks.append(f"unresponsive {self.unresponsive}/{len(self)}")
         if self.provenance.get("served"):
             marks.append(f"from the store {self.provenance['served']}/{len(self)}")
+        artefact = self.provenance.get("artefact")
+        if artefact:
+            apart = f", {artefact['difference']:.2g} of their spread apart" if "difference" in artefact else ""
+            marks.append(f"predictions from the artefact {artefact['file']}, maps from the {artefact['maps']}{apart}")
         accelerated = self.provenance.get("acceleration")
         if accelerated:
             moved = f"predictions move by {accelerated['error']:.2g} of their maximum"

@@ -41,7 +41,7 @@ class InputShiftCell(Cell):
         constant = self.shift * batch.unit
         # a hook and not a wrapper: the module keeps its layers' names and its attention. First of all hooks, because
         # one that is there already (a normalisation, say) is part of f
-        taken = batch.subject.module.register_forward_pre_hook(taking_away(constant), prepend=True)
+        taken = batch.subject.explained.module.register_forward_pre_hook(taking_away(constant), prepend=True)
         with hooks(taken):
             shifted = batch.explain(batch.images + constant)
         return {"input_shift": relative_change(batch.heatmap, batch.method.heatmap(shifted))}

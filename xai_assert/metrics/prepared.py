@@ -105,7 +105,8 @@ def prepare(
     """
     images = batch.images.to(subject.device)
     explained = None
-    if method.predicts and shelf is None:  # which looks its maps up by the clean prediction
+    # the shelf looks its maps up by the clean prediction, and of an artefact the twin's prediction is not the clean one
+    if method.predicts and shelf is None and subject.explained is subject:
         own = functools.partial(_target_of_itself, subject, target)
         explained = method.explain(subject, images, own, image_ids=batch.ids, seed=seed)
     seen = explained and explained.output
@@ -115,7 +116,9 @@ def prepare(
     check_finite(clean.reshape(len(clean), -1), batch.ids, subject)
     target = choose_target(subject, target, output)
     if shelf is not None:
-        explained = shelf.attributed(images, clean, target, image_ids=batch.ids)
+        same = subject.explained is subject  # else the twin's prediction shows whether the map is still the same
+        seen_by_map = clean if same else task.read(without_gradient(subject.explained, images))
+        explained = shelf.attributed(images, seen_by_map, target, image_ids=batch.ids)
     elif explained is None:
         explained = method.explain(subject, images, target, image_ids=batch.ids, seed=seed)
     attribution = explained.attribution

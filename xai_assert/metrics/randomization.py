@@ -58,7 +58,7 @@ class RandomizationCell(Cell):
         return min([self.layers, *(len(redrawn.layers) for redrawn in self.copies.values())])
 
     def measure(self, batch: Prepared, perturb: Perturbed) -> Measured:
-        module, before = batch.subject.module, batch.heatmap.flatten(1)
+        module, before = batch.subject.explained.module, batch.heatmap.flatten(1)
         redrawn = self.copies.get(module)
         if redrawn is None or redrawn.seed != batch.seed:
             redrawn = self.copies[module] = Redrawn(module, batch.seed)

@@ -61,5 +61,5 @@ def load_model(
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave its mark on a CUDA not yet started
         subject = call_builder(builder, spec if isinstance(spec, str) else builder.__qualname__, weights)
     if name is not None:
-        subject = Subject(subject.module, dataclasses.replace(subject.card, name=name))
+        subject = subject.with_card(dataclasses.replace(subject.card, name=name))
     return subject.to(place).eval().requires_grad_(False)

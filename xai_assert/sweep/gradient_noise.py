@@ -80,7 +80,7 @@ def of_images(evaluation: Evaluation) -> Score:
         images = batch.images.to(subject.device)
         target = choose_target(subject, None, without_gradient(subject, images))
         ids.extend(batch.ids)
-        return gradient_noise(subject, images, target, image_ids=batch.ids, seed=seed).cpu()
+        return gradient_noise(subject.explained, images, target, image_ids=batch.ids, seed=seed).cpu()
 
     with undisturbed(subject):
         values = torch.cat(list(run_batches(evaluation.source, BatchSizer("auto", subject.device), work)))

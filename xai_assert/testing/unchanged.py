@@ -23,10 +23,10 @@ class State:
     @classmethod
     def of(cls, subject: Subject, fingerprint: str | None = None) -> State:
         return cls(
-            {name: _tensor(t) for name, t in _tensors(subject.module)},
+            {name: _tensor(t) for name, t in _tensors(subject.explained.module)},
             {
                 name: (m.training, sum(len(getattr(m, hooks)) for hooks in HOOKS))
-                for name, m in subject.module.named_modules()
+                for name, m in subject.explained.module.named_modules()
             },
             fingerprint or subject.fingerprint(),
         )
