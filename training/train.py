@@ -1,9 +1,10 @@
-"""Train a bundled network on rendered rooms, and measure it on the 24 held-out ones.
+r"""Train a bundled network on rendered rooms, and measure it on the 24 held-out ones.
 
     python training/train.py --model meter-xxs-scenes --out runs/meter
     python training/train.py --model pixelformer-nano --out runs/nano --steps 22000
-    python training/train.py --model segmenter-nano --out runs/segmenter --SEGMENTER
-    python training/train.py --model nearest-object-nano --out runs/nearest --NEAREST
+    python training/train.py --model segmenter-nano --out runs/segmenter \
+        --scenes 2400 --steps 1800 --small 0 --rate 1e-3
+    python training/train.py --model nearest-object-nano --out runs/nearest --steps 3600 --small 0 --rate 6e-4
 
 The segmentation network starts from the weights of pixelformer-nano, as far as it has its layers; the classifier from
 those of the segmentation network, because it has to tell the objects apart.
