@@ -61,12 +61,12 @@ class TestOnPaper:
         assert [one.name for one in slices_of(score([0.0, 1.0]), {1: "a"})] == ["(unknown)", "a"]
 
     def test_chance_alone_hardly_ever_fails_one(self):
-        """600 sets whose true mean is on the bound, 4 slices each: at most 5 % fail, and 3 standard errors."""
+        """200 sets whose true mean is on the bound, 4 slices each: at most 5 % fail, and 3 standard errors."""
         random, bound, fails = np.random.default_rng(0), Bound(min=0.0), 0
-        for _ in range(600):
+        for _ in range(200):
             whole = score(random.normal(0, 1, 40).tolist())
             fails += failing(slices_of(whole, by("abcd" * 10), bound), bound) is not None
-        assert 0 < fails / 600 <= 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
+        assert 0 < fails / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
 def test_a_gate_that_passes_on_the_whole_fails_on_a_slice():

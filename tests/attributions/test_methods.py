@@ -129,6 +129,10 @@ class TestEveryMethod:
     def test_a_model_that_returns_something_else_is_named(self, method):
         for module, text in ((ReturnsTuple(), "a tuple"), (WrongBatch(), r"\(8, 1, 12, 20\) for 4 images")):
             subject = xa.describe(module, name="net", task="depth", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+            if method.name == "gradient_rollout":  # whose own pass is the first, and which finds no attention before it
+                with pytest.raises(xa.NotApplicableError, match="shows no attention"):
+                    xa.attribute(subject, IMAGES, method)
+                continue
             with pytest.raises(xa.ModelOutputError, match=f"net returned {text}"):
                 xa.attribute(subject, IMAGES, method)
 

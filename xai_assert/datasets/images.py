@@ -101,7 +101,7 @@ class ImageSet:
 
         >>> from xai_assert.datasets import scenes
         >>> scenes(Card(name="depthnet", unit="m"), limit=3).column("classes")
-        {0: 'table', 1: 'table', 2: 'cabinet'}
+        {0: 'bed', 1: 'bed', 2: 'ball'}
         """
         columns: dict[str, list[str]] = getattr(self._source, "columns", dict)()
         if name not in columns:
