@@ -43,15 +43,25 @@ class TestOnPaper:
         assert [one.name for one in slices_of(low, by("ab"))] == ["b", "a"]
 
     def test_p_is_that_of_all_signs_after_holm(self):
-        """Five values below the bound: of 32 patterns of signs one is as bad; two slices, so twice that."""
-        found = slices_of(score([0.0] * 5 + [1.0] * 5), by("aaaaabbbbb"), Bound(min=0.5))
-        assert {one.name: one.p for one in found} == {"a": 2 / 32, "b": 1.0}
-        assert failing(found, Bound(min=0.5)) is None
-        assert failing(found, Bound(min=0.5, confidence=0.9)).name == "a"
+        """Six values below the bound: of 64 patterns of signs one is as bad; two slices, so twice that."""
+        found = slices_of(score([0.0] * 6 + [1.0] * 6), by("aaaaaabbbbbb"), Bound(min=0.5))
+        assert {one.name: one.p for one in found} == {"a": 2 / 64, "b": 1.0}
+        assert failing(found, Bound(min=0.5)).name == "a"
+        assert failing(found, Bound(min=0.5, confidence=0.99)) is None
 
     def test_few_images_are_not_judged(self):
         found = slices_of(score([-1.0] * 4 + [1.0] * 6), by("aaaabbbbbb"), Bound(min=0.0))
         assert [(one.name, one.p) for one in found] == [("a", None), ("b", 1.0)]
+
+    def test_nor_are_those_that_nothing_could_make_fail_among_so_many(self):
+        """Five images alone may reach 1/32, which is below .05; beside another slice 2/32, which is not."""
+        values, bound = [-1.0] * 5 + [1.0] * 6, Bound(min=0.0)
+        assert {one.name: one.p for one in slices_of(score(values), by("aaaaabbbbbb"), bound)} == {"a": None, "b": 1.0}
+        assert failing(slices_of(score(values[:5]), by("aaaaa"), bound), bound).name == "a"
+
+    def test_an_early_bound_judges_no_slice(self):
+        bound = Bound(min=0.5, confidence=0.95, early=True)
+        assert [one.p for one in slices_of(score([0.0] * 12), by("a" * 12), bound)] == [None]
 
     def test_a_bound_above(self):
         bound = Bound(max=0.5)

@@ -18,7 +18,7 @@ from xai_assert.errors import DataError
 from xai_assert.metrics import Score
 from xai_assert.metrics.score import FEWEST
 from xai_assert.randomness import ImageId
-from xai_assert.significance import FEWEST_SIGNS, holm, sign_flips
+from xai_assert.significance import FEWEST_SIGNS, holm, sign_flips, smallest_p
 from xai_assert.verdicts import Bound
 
 ALPHA = 0.05  # where the gate names no confidence
@@ -28,7 +28,7 @@ UNKNOWN = "(unknown)"  # of images that the column does not name
 @dataclass(frozen=True)
 class Slice:
     """The images with one value of a column: the mean over them, its 95 % interval, and how likely chance alone misses
-    the bound so far (after Holm). `p` is None of a slice too small to be judged, or where there is no bound.
+    the bound so far (after Holm). `p` is None of a slice too small to be judged among so many, or without a bound.
 
     >>> Slice("kitchen", 7, 0.125, None, 0.01).name
     'kitchen'
@@ -85,21 +85,32 @@ def slices_of(score: Score, groups: Mapping[ImageId, str], bound: Bound | None =
 
 
 def misses(parts: Mapping[str, Score], bound: Bound) -> dict[str, float]:
-    """Of slices that can be judged: how often chance alone misses the bound so far, after Holm over them."""
+    """Of slices that can be judged: how often chance alone misses the bound so far, after Holm over them.
+
+    One with so few images that no values could make it fail among so many is left out, and says nothing.
+    """
+    ways = (bound.min is not None) + (bound.max is not None)
+    if bound.early or not ways:
+        return {}
+    judged = {name: part.values.numpy() for name, part in parts.items() if len(part) >= FEWEST_SIGNS}
+    tests = ways * len(judged)
+    judged = {name: values for name, values in judged.items() if tests * smallest_p(len(values)) <= alpha_of(bound)}
     found = {}
-    for name, part in parts.items():
-        values = part.values.numpy()
-        ways = [bound.min - values] if bound.min is not None else []
-        ways += [values - bound.max] if bound.max is not None else []
-        if ways and len(part) >= FEWEST_SIGNS:
-            found[name] = min(1.0, len(ways) * min(float(sign_flips(way)) for way in ways))
+    for name, values in judged.items():
+        sides = [bound.min - values] if bound.min is not None else []
+        sides += [values - bound.max] if bound.max is not None else []
+        found[name] = min(1.0, ways * min(float(sign_flips(side)) for side in sides))
     return dict(zip(found, holm(np.array(list(found.values()))).tolist(), strict=True))
+
+
+def alpha_of(bound: Bound) -> float:
+    """How often a gate may be wrong."""
+    return 1 - bound.confidence if bound.confidence else ALPHA
 
 
 def failing(found: Sequence[Slice], bound: Bound) -> Slice | None:
     """The slice that misses the bound most surely, if one does."""
-    alpha = 1 - (bound.confidence or 1 - ALPHA)
-    sure = [one for one in found if one.p is not None and one.p <= alpha]
+    sure = [one for one in found if one.p is not None and one.p <= alpha_of(bound)]
     return min(sure, key=lambda one: one.p or 0.0, default=None)
 
 

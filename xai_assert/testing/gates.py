@@ -285,7 +285,7 @@ class GateCheck:
         ]
         about = self.param.about() | {"data": self._data, "asked": self.param.asked, **more}
         if self.groups and not self.param.of_run:
-            bounds = {gate.metric: gate.bound for gate in self.param.gates}
+            bounds = {gate.metric: gate.bound for gate in reversed(self.param.gates)}  # of several the first counts
             sliced = {name: self._sliced(score, bounds.get(name)) for name, score in scores.items()}
             found = {name: [one.to_dict() for one in parts] for name, parts in sliced.items() if parts}
             about["slices"] = {"column": self.group_by, "metrics": found}

@@ -17,6 +17,7 @@ from xai_assert.evaluation import Evaluation
 from xai_assert.gates import check_gates_match
 from xai_assert.metrics import Cell
 from xai_assert.models.builders import known_name
+from xai_assert.randomness import ImageId
 from xai_assert.reporting.record import developed
 from xai_assert.slices import column_of
 from xai_assert.subject import Subject
@@ -38,6 +39,7 @@ class XaiSession(Options):
         self._evaluations: dict[tuple[int, int], Evaluation] = {}
         self._images: dict[Any, Images] = {}
         self._states: dict[Subject, State] = {}
+        self._columns: dict[int, dict[ImageId, str]] = {}  # by data set, the slice of each image
         self._planned: list[GateParam] = []
         self.planned: list[dict[str, Any]] = []
         self.here: list[str] = []
@@ -122,7 +124,9 @@ class XaiSession(Options):
             raise self._mistake
         data = f"tensor {tuple(images.shape)}" if isinstance(images, torch.Tensor) else repr(images)
         column = option(self.config, "group-by") or ""
-        groups = self._usage(column_of, images, column) if column else None
+        if column and id(images) not in self._columns:
+            self._columns[id(images)] = self._usage(column_of, images, column)
+        groups = self._columns.get(id(images))
         return GateCheck(param, self.evaluation(subject, images), subject, data, column, groups)
 
     def select(self, items: list[pytest.Item]) -> None:
