@@ -287,3 +287,77 @@ def test_a_task_of_the_users():
     score = xa.attribution_fidelity(Turned(), truth_of_corner, IMAGES, task=Angle(), fraction=0.25)
     assert score.values.tolist() == [1.0] * 6
     assert score.provenance["task"] == "angle"
+
+
+class Renamed(nn.Module):
+    """The same network with its classes in another order."""
+
+    def __init__(self, network, order):
+        super().__init__()
+        self.network, self.order = network, order
+
+    def forward(self, images):
+        return self.network(images)[:, self.order]
+
+
+class OnePixel(nn.Module):
+    """The logits of a classifier as those of a picture of one pixel."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images)[..., None, None]
+
+
+class TestProperties:
+    """What holds of any network, images and perturbation."""
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @given(
+        xa.strategies.perturbations(),
+        st.permutations(range(5)),
+        st.integers(0, 99),
+        st.sampled_from(["saliency", "input_x_gradient", "edges"]),
+    )
+    def test_the_names_of_the_classes_are_nothing_to_a_score(self, perturbation, order, seed, method):
+        network, images = classifier(), draw(4, 3, 8, 8, seed=seed)
+        found = [
+            xa.attribution_fidelity(one, method, images, perturbation=perturbation, task="classification", **STATISTICS)
+            for one in (network, Renamed(network, order))
+        ]
+        # sums over the classes in another order: float32, of errors that may be as small as 1e-3
+        assert torch.allclose(found[0].values, found[1].values, atol=1e-3)
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @given(xa.strategies.perturbations(), st.integers(0, 99), st.sampled_from(["saliency", "edges"]))
+    def test_a_segmentation_of_one_pixel_is_a_classification(self, perturbation, seed, method):
+        images = draw(4, 3, 8, 8, seed=seed)
+        found = [
+            xa.attribution_fidelity(one, method, images, perturbation=perturbation, task=task, **STATISTICS)
+            for one, task in ((classifier(), "classification"), (OnePixel(classifier()), "segmentation"))
+        ]
+        # another softmax, of other strides: float32, of errors that may be as small as 1e-3
+        assert torch.allclose(found[0].values, found[1].values, atol=1e-3)
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @given(xa.strategies.perturbations(), st.integers(0, 99), st.sampled_from([0.05, 0.25, 0.5]))
+    def test_the_negative_of_a_map_has_the_negative_score(self, perturbation, seed, fraction):
+        images = draw(4, 3, 8, 8, seed=seed)
+        ranks = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(seed))  # no two alike: no lots are drawn
+
+        def given_map(sign):
+            keyed = {float(image.sum()): one for image, one in zip(images, ranks, strict=True)}
+            return xa.method(
+                lambda model, x, target: torch.stack([1 + sign * keyed[float(one.sum())] for one in x]), signed="as_is"
+            )
+
+        scores = [
+            xa.attribution_fidelity(
+                classifier(), given_map(sign), images, perturbation=perturbation, fraction=fraction, **STATISTICS
+            ).values
+            for sign in (1, -1)
+        ]
+        assert ((scores[0].abs() <= 1) & (scores[1].abs() <= 1)).all()
+        assert torch.allclose(scores[0], -scores[1], atol=1e-5)

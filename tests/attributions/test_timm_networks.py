@@ -166,6 +166,20 @@ class TestStates:
             found = attribute(network, x, method)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize(
+        ("name", "method"), pairs(PLAIN, "convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
+    )
+    def test_on_a_gpu(self, name, method):
+        network, x = build(name).double(), images(name).double()
+        expected = attribute(network, x, method)
+        network, x = network.cuda(), x.cuda()
+        with untouched(network, x):
+            found = attribute(network, x, method)
+        # float64: other kernels, other orders of sums, and no ReLU at its kink
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+
 
 def test_the_table_of_the_documents_is_the_one_that_is_measured():
     text = (Path(__file__).parents[2] / "docs" / "timm.md").read_text()
