@@ -97,6 +97,14 @@ def test_hand_written_gates_and_other_cells_stay(results, tmp_path):
     assert [(gate.model, gate.bound.min) for gate in read_gates(path)] == [("*", 0.5), ("other", 0.1), ("net", 0.32)]
 
 
+def test_calibrating_again_changes_nothing(results, tmp_path):
+    figures, gates = results(record()), tmp_path / "gates.toml"
+    calibrate([figures], gates)
+    first = gates.read_bytes()
+    calibrate([figures], gates)
+    assert gates.read_bytes() == first
+
+
 def test_names_are_no_patterns_and_reasons_no_tables(results, tmp_path):
     """A method whose parameter is a list, and a kept gate whose reason looks like a table."""
     path = tmp_path / "gates.toml"

@@ -193,7 +193,7 @@ def existing(path: Path) -> tuple[str, list[tuple[Gate, str]]]:
             f"or write to another file:\n{MARKER}"
         )
     head, *blocks = re.split(r"^(?=\[\[gate\]\])", "".join(lines[marked[-1] :]), flags=re.MULTILINE)
-    head = "".join(lines[: marked[-1]]) + head.rstrip("\n") + "\n"
+    head = "".join(lines[: marked[-1]]) + (head.rstrip("\n") + "\n" if head.strip() else "")
     if source != path:
         return "".join(lines[: marked[-1]]), []
     above, gates = parsed(head, path), parsed(text, path)
