@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xai_assert
-from xai_assert.testing import OPTIONS
+from xai_assert.testing.flags import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").iterdir() if path.is_file())]

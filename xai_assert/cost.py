@@ -1,9 +1,12 @@
-"""How long a pass takes, and so what a plan will: nothing is measured here but the clean passes."""
+"""How long a pass takes, and so what a plan will; and who has spent which: no time is measured here but that of the
+clean passes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,6 +53,36 @@ class Speed:
     def seconds(self, passes: Passes) -> float:
         """The time of so many passes."""
         return passes.forward * self.forward + passes.gradient * self.gradient
+
+
+class Spent:
+    """What was counted in `total`, by the method that it was spent on.
+
+    >>> total = Passes()
+    >>> spent = Spent(total)
+    >>> with spent.by("saliency"):
+    ...     total.gradient += 6
+    >>> spent.of("saliency"), spent.of("random")
+    (Passes(forward=0, gradient=6), Passes(forward=0, gradient=0))
+    """
+
+    def __init__(self, total: Passes) -> None:
+        self._total = total
+        self._of: dict[Any, Passes] = defaultdict(Passes)
+
+    def of(self, key: Any) -> Passes:
+        """The passes made for this method so far."""
+        return self._of[key]
+
+    @contextmanager
+    def by(self, key: Any) -> Iterator[None]:
+        """Book the passes made inside to this method."""
+        before = Passes(self._total.forward, self._total.gradient)
+        try:
+            yield
+        finally:
+            now, mine = self._total - before, self._of[key]
+            mine.forward, mine.gradient = mine.forward + now.forward, mine.gradient + now.gradient
 
 
 def measure_speed(subject: Subject, images: Tensor, target: Target) -> Speed:

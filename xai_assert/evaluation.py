@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor, nn
 
 from xai_assert.acceleration import Accelerated, acceleration_error
 from xai_assert.artefacts import Artefact, check_twin
 from xai_assert.attributions import Method, as_method
 from xai_assert.batching import BatchSizer, ImageSource, Passes, Samples, counted, run_batches
-from xai_assert.cost import passes_an_image
+from xai_assert.cost import Spent, passes_an_image
 from xai_assert.datasets import scenes
 from xai_assert.early import ShuffledSource
 from xai_assert.errors import Failure
@@ -26,12 +24,12 @@ from xai_assert.metrics.prepared import Measured
 from xai_assert.perturbations import Perturbation
 from xai_assert.perturbations import perturbation as as_perturbation
 from xai_assert.preserve import undisturbed
-from xai_assert.provenance import versions
+from xai_assert.provenance import SameWeights, versions
 from xai_assert.randomness import ImageId
 from xai_assert.registry import models
 from xai_assert.store import Shelf, Store
 from xai_assert.subject import as_subject
-from xai_assert.table import Table
+from xai_assert.table import Found, Table, joined
 from xai_assert.tasks import Target, Task
 
 
@@ -39,7 +37,6 @@ class NotYetMeasured(Exception):
     """An early gate asked for a cell that the images measured so far do not have."""
 
 
-Found = tuple[tuple[ImageId, ...], Measured]  # of these images
 Enough = Callable[[Method], int | None]
 
 
@@ -77,6 +74,7 @@ class Evaluation:
         task, mean, std, unit: for a bare module, see `xa.describe`.
 
     Example:
+        >>> import torch
         >>> ev = Evaluation(nn.Conv2d(3, 1, 1), torch.rand(4, 3, 8, 8), task="depth")
         >>> ev.attribution_fidelity("edges", perturbation="gaussian_noise").metric
         'af'
@@ -117,9 +115,8 @@ class Evaluation:
         self._planned: dict[Any, dict[Any, Cell]] = defaultdict(dict)
         self._outcomes: dict[Any, dict[Any, Found | Failure]] = defaultdict(dict)
         self._ids: tuple[ImageId, ...] = ()
-        self._marks: list[Any] | None = None  # cheap signs that no tensor of the module was written on
-        self._state: tuple[str, str] | None = None  # fingerprint and device, as first measured
-        self._method_passes: dict[Any, Passes] = defaultdict(Passes)
+        self._weights = SameWeights(self.subject)
+        self._spent = Spent(self.passes)
         self._keepers: dict[Any, Keeper] = {}
         self._task = self.subject.card.task  # or as the first output shows
         self._acceleration: dict[str, Any] | None = None  # how, and how far it moves the predictions
@@ -207,7 +204,7 @@ class Evaluation:
 
     def passes_of(self, method: Any) -> Passes:
         """The passes that this method has cost so far, in images."""
-        return self._method_passes[as_method(method).key]
+        return self._spent.of(as_method(method).key)
 
     def expected_passes(self, method: Any) -> Passes | None:
         """The passes that the cells measured need; None if a method does not say its own, or a cell failed."""
@@ -249,7 +246,7 @@ class Evaluation:
             raise NotYetMeasured(f"{cell.key} of {method}")
         to_run = not self._asking and self._is_open(method, cell.key)
         if not self._asking:
-            self._check_state(measured=not to_run)
+            self._weights.check(measured=not to_run)
         if to_run:
             todo = [c for key, c in self._planned[method.key].items() if self._is_open(method, key)]
             try:
@@ -282,23 +279,6 @@ class Evaluation:
             self._asking = False
         return wanted if wanted is not None and wanted <= count else None
 
-    def _check_state(self, *, measured: bool) -> None:
-        """All scores of an evaluation are of the same weights on the same device.
-
-        For what was measured already only signs that cost nothing are looked at: where the tensors lie, and how often
-        they were written on.
-        """
-        if measured and self._marks == self.subject.marks():
-            return
-        now = (self.subject.known_fingerprint(), str(self.subject.device))
-        self._marks = self.subject.known_marks
-        if self._state not in (None, now):
-            raise ValueError(
-                f"the weights or the device of {self.subject.name} changed since this Evaluation measured its first "
-                "score; make a new Evaluation"
-            )
-        self._state = now
-
     def _run(self, method: Method, cells: Sequence[Cell]) -> None:
         """One streaming pass over the images; an error in a cell ends that cell alone.
 
@@ -310,8 +290,8 @@ class Evaluation:
         ids: list[ImageId] = []
         if self.keep != "none":
             self._keepers.setdefault(method.key, Keeper(self.keep, self.subject.card, self.develop))
-        if self.store and self._state:
-            shelf = Shelf(self.store, self.subject, self._state[0], method, self.seed)
+        if self.store:
+            shelf = Shelf(self.store, self.subject, self._weights.fingerprint, method, self.seed)
             self._shelves.setdefault(method.key, shelf)
         table = Table(
             self.subject,
@@ -326,7 +306,7 @@ class Evaluation:
         failed = table.failed
         self._measure_acceleration()
         self._compare_with_twin()
-        with self._attributed(method), undisturbed(self.subject), counted(self.subject, self.passes):
+        with self._spent.by(method.key), undisturbed(self.subject), counted(self.subject, self.passes):
             self.progress(f"{self.subject.name} {method}", 0, len(self.source))
             for batch_ids, measured in run_batches(self.source, self._sizer, table.measure):
                 ids += batch_ids
@@ -334,7 +314,7 @@ class Evaluation:
                 for key, values in measured.items():
                     parts[key].append(values)
                 if self.enough:
-                    self._outcomes[method.key].update(failed | _joined(parts, ids, failed))
+                    self._outcomes[method.key].update(failed | joined(parts, ids, failed))
                     stop = self._stop(method, len(ids))
                 if stop is not None or len(failed) == len(cells):
                     break
@@ -342,7 +322,7 @@ class Evaluation:
         if len({str(i) for i in ids}) != len(ids):
             raise ValueError("images: two images of the data set have the same id, so they would share random draws")
         self._ids = max(self._ids, tuple(ids[:stop]), key=len)
-        self._outcomes[method.key].update(failed | _joined(parts, ids, failed, stop))
+        self._outcomes[method.key].update(failed | joined(parts, ids, failed, stop))
 
     def _measure_acceleration(self) -> None:
         """Once, on the first images; these passes are nobody's."""
@@ -358,30 +338,19 @@ class Evaluation:
             with undisturbed(self.subject):
                 self._artefact = check_twin(self.subject, self.source, self._sizer.size)
 
-    @contextmanager
-    def _attributed(self, method: Method) -> Iterator[None]:
-        """Book the passes made inside to the method."""
-        before = Passes(self.passes.forward, self.passes.gradient)
-        try:
-            yield
-        finally:
-            spent, total = self.passes - before, self._method_passes[method.key]
-            total.forward, total.gradient = total.forward + spent.forward, total.gradient + spent.gradient
-
     def _provenance(self, method: Method, cell: Cell) -> dict[str, Any]:
         card = self.subject.card
-        fingerprint, device = self._state or ("", "")
         outcome, shelf = self._outcomes[method.key].get(cell.key), self._shelves.get(method.key)
         served = shelf.served(outcome[0]) if shelf and isinstance(outcome, tuple) else 0
         return {
             "model": card.name,
             "weights": card.weights,
-            "fingerprint": fingerprint,
+            "fingerprint": self._weights.fingerprint,
             "task": self._task.name if self._task else None,
             "method": str(method),
             "perturbation": str(cell.perturbation) if cell.perturbation else None,
             "seed": self.seed,
-            "device": device,
+            "device": self._weights.device,
             **({"images": len(self.source), "order": "random"} if isinstance(self.source, ShuffledSource) else {}),
             **({"served": served} if served else {}),
             **({"acceleration": self._acceleration} if self._acceleration else {}),
@@ -389,17 +358,3 @@ class Evaluation:
             "versions": versions(),
             **cell.about(),
         }
-
-
-def _joined(
-    parts: Mapping[Any, list[Measured]],
-    ids: Sequence[ImageId],
-    failed: Mapping[Any, Failure],
-    stop: int | None = None,
-) -> dict[Any, Found]:
-    """What the batches of each cell gave, as one; of the first `stop` images."""
-    return {
-        key: (tuple(ids[:stop]), {name: torch.cat([part[name] for part in found])[:stop] for name in found[0]})
-        for key, found in parts.items()
-        if found and key not in failed
-    }

@@ -26,6 +26,7 @@ from xai_assert.store import Shelf
 from xai_assert.subject import Subject
 from xai_assert.tasks import Target
 
+Found = tuple[tuple[ImageId, ...], Measured]  # of these images
 BY_LOT = "by_lot"  # a column that is looked at and left out of what is kept
 
 
@@ -152,4 +153,18 @@ def _on_cpu(found: Mapping[Any, Measured]) -> dict[Any, Measured]:
     return {
         key: {name: next(parts).reshape(column.shape) for name, column in measured.items()}
         for key, measured in found.items()
+    }
+
+
+def joined(
+    parts: Mapping[Any, list[Measured]],
+    ids: Sequence[ImageId],
+    failed: Mapping[Any, Failure],
+    stop: int | None = None,
+) -> dict[Any, Found]:
+    """What the batches of each cell gave, as one; of the first `stop` images."""
+    return {
+        key: (tuple(ids[:stop]), {name: torch.cat([part[name] for part in found])[:stop] for name in found[0]})
+        for key, found in parts.items()
+        if found and key not in failed
     }

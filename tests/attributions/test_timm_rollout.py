@@ -318,7 +318,7 @@ class TestOfTheUsers:
 class TestRefused:
     @pytest.mark.parametrize("name", [n for n in ZOO if n not in FLAT + SWIN])
     def test_networks_without_attention_that_is_known(self, name):
-        said = "attention_rollout does not apply to .* shows no attention. Give .* or use another method"
+        said = "attention rollout does not apply to .* shows no attention. Give .* or use another method"
         with pytest.raises(xa.NotApplicableError, match=said):
             rollout(build(name), images(name))
 

@@ -4,6 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
+from xai_assert import cli
+
 TESTS = """
 import torch
 import xai_assert as xa
@@ -36,7 +38,9 @@ def run(project):
     with h5py.File(project.path / "val.h5", "w") as file:
         file["images"] = images
         file["camera"] = ["bright"] * 32 + ["dark"] * 8
-    return lambda *options: project.run_gates("--xai-data=val.h5", "--xai-images=40", *options)
+    return lambda *options: project.run_gates(
+        "--xai-data=val.h5", "--xai-images=40", *options, inprocess="-n2" not in options
+    )
 
 
 def test_the_whole_passes_and_a_slice_does_not(project, run):
@@ -59,6 +63,20 @@ def test_the_whole_passes_and_a_slice_does_not(project, run):
     assert worst["p"] <= 0.05 < best["p"]
     page = (project.path / "xai-report" / "report.html").read_text()
     assert '"column":"camera"' in page.replace(" ", "")
+
+
+def test_slices_come_back_from_workers_and_survive_a_merge(project, run):
+    assert run("--xai-group-by=camera").ret == 1
+    slices = [cell["slices"] for cell in project.results()["cells"]]
+    assert run("--xai-group-by=camera", "--xai-shard=1/1", "--xai-report=part").ret == 1
+    assert cli.main(["merge", "part", "-o", "merged"]) == 1
+    assert [cell["slices"] for cell in project.results("merged")["cells"]] == slices
+    assert '"column":"camera"' in (project.path / "merged" / "report.html").read_text().replace(" ", "")
+
+    pytest.importorskip("xdist", reason="needs pytest-xdist")
+    result = run("--xai-group-by=camera", "-n2")
+    result.stdout.fnmatch_lines(["net-v7 *camera *2 *dark -0.* (8) *bright +0.* (32)"])
+    assert [cell["slices"] for cell in project.results()["cells"]] == slices
 
 
 def test_an_unknown_column_ends_the_run_with_a_sentence(project, run):

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from xai_assert.testing import OPTIONS
+from xai_assert.testing.flags import OPTIONS
 
 CELLS = ["net-v7+saliency+gaussian_noise", "net-v7+random+gaussian_noise"]
 
@@ -129,7 +129,7 @@ def test_a_method_that_does_not_apply_is_skipped_with_the_reason(project):
     methods = ("--xai-method=saliency", "--xai-method=attention_rollout")
     result = project.run_gates(*methods, "-rs", *suite("test_fidelity"))
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["SKIPPED*attention_rollout does not apply to net-v7: Net shows no attention*"])
+    result.stdout.fnmatch_lines(["SKIPPED*attention rollout does not apply to net-v7: Net shows no attention*"])
     verdicts = {(c["method"], c["verdict"]) for c in project.results()["cells"]}
     assert ("attention_rollout", "not applicable") in verdicts
 
@@ -305,7 +305,7 @@ def test_an_unrelated_run_imports_nothing_heavy(tmp_path, arguments):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert "OURS xai_assert xai_assert.testing" in lines
+    assert "OURS xai_assert xai_assert.testing xai_assert.testing.flags" in lines
     assert "HEAVY" in lines
     assert "explanations" not in done.stdout
 

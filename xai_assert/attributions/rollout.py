@@ -101,7 +101,7 @@ def shown_attention(model: Subject, height: int, width: int) -> Iterator[list[At
     network = timm_attention.timm_network(module)
     if network is None:
         raise NotApplicableError(
-            f"attention_rollout does not apply to {model.name}: {type(module).__name__} shows no attention. Give the "
+            f"attention rollout does not apply to {model.name}: {type(module).__name__} shows no attention. Give the "
             "module a method attention_taps(height, width) (see xai_assert.attention), or use another method"
         )
     with timm_attention.timm_taps(network, height, width) as taps:
@@ -111,11 +111,11 @@ def shown_attention(model: Subject, height: int, width: int) -> Iterator[list[At
 def check_taps(taps: Sequence[AttentionTap], readout: str, name: str) -> None:
     """Refuse taps that do not hold together, or do not have what is to be read out."""
     if readout not in ("columns", "cls"):
-        raise ValueError(f"attention_rollout: readout must be 'columns' or 'cls', not {readout!r}")
+        raise ValueError(f"attention rollout: readout must be 'columns' or 'cls', not {readout!r}")
     check_tokens(taps, name)
     if readout == "cls" and taps[-1].class_token is None:
         raise NotApplicableError(
-            f"attention_rollout: readout='cls', but {name} shows no class token; leave it out: 'columns' needs none"
+            f"attention rollout: readout='cls', but {name} shows no class token; leave it out: 'columns' needs none"
         )
 
 
@@ -124,12 +124,12 @@ def chosen(taps: list[AttentionTap], include_decoder: bool, name: str) -> list[A
     if not include_decoder:
         return [tap for tap in taps if tap.source is None]
     if all(tap.source is None for tap in taps):
-        raise NotApplicableError(f"attention_rollout: include_decoder=True, but {name} shows no decoder; leave it out")
+        raise NotApplicableError(f"attention rollout: include_decoder=True, but {name} shows no decoder; leave it out")
     for i, tap in enumerate(taps):
         read = taps[tap.source] if tap.source is not None and 0 <= tap.source < i else tap
         if tap.source is not None and (read.source is not None or (read.grid, read.prefix) != (tap.grid, tap.prefix)):
             raise NotApplicableError(
-                f"attention_rollout: source={tap.source} of layer {i} of {name} must be the index of an earlier layer "
+                f"attention rollout: source={tap.source} of layer {i} of {name} must be the index of an earlier layer "
                 f"of the encoder with the same tokens ({tap.prefix} prefix tokens and a grid of {tap.grid})"
             )
     return taps
@@ -138,13 +138,13 @@ def chosen(taps: list[AttentionTap], include_decoder: bool, name: str) -> list[A
 def check_tokens(taps: Sequence[AttentionTap], name: str) -> None:
     """Refuse taps in which a token of the stage is missing or stands twice: the map would be wrong without a word."""
     if not taps:
-        raise NotApplicableError(f"attention_rollout does not apply to {name}: its attention_taps returned no layer")
+        raise NotApplicableError(f"attention rollout does not apply to {name}: its attention_taps returned no layer")
     for i, tap in enumerate(taps):
         count = tap.prefix + tap.grid[0] * tap.grid[1]
         real = tap.tokens[tap.tokens >= 0].long()
         if not torch.equal(real.sort().values, torch.arange(count, device=real.device)):
             raise NotApplicableError(
-                f"attention_rollout: tokens of layer {i} of {name} must hold each of 0..{count - 1} once "
+                f"attention rollout: tokens of layer {i} of {name} must hold each of 0..{count - 1} once "
                 f"({tap.prefix} prefix tokens and a grid of {tap.grid}), and -1 for padding"
             )
 
@@ -170,7 +170,7 @@ def capture(
         if len(outputs) != 1 or outputs[0].kept is None:
             groups, size = tap.tokens.shape
             raise NotApplicableError(
-                f"attention_rollout: layer {i} of {model.name} gave {[o.shape for o in outputs] or 'nothing'}, not "
+                f"attention rollout: layer {i} of {model.name} gave {[o.shape for o in outputs] or 'nothing'}, not "
                 "once (B, G, heads, N, N) or (B * G, heads, N, N) with B, G, N = "
                 f"{len(images)}, {groups}, {size}; a fused attention must be switched off to be seen, and each layer "
                 "needs a module of its own"
@@ -271,6 +271,6 @@ def parents(coarse: tuple[int, int], fine: tuple[int, int]) -> Tensor:
     """The place on the coarse grid of each place on the fine one."""
     steps = [-(-f // c) for f, c in zip(fine, coarse, strict=True)]
     if any(-(-f // s) != c for f, s, c in zip(fine, steps, coarse, strict=True)):
-        raise NotApplicableError(f"attention_rollout: a grid of {coarse} cannot have been pooled from one of {fine}")
+        raise NotApplicableError(f"attention rollout: a grid of {coarse} cannot have been pooled from one of {fine}")
     rows, columns = torch.arange(fine[0]) // steps[0], torch.arange(fine[1]) // steps[1]
     return (rows[:, None] * coarse[1] + columns).flatten()

@@ -92,7 +92,7 @@ def windowed(network: Any, grid: tuple[int, int]) -> list[tuple[Any, AttentionTa
 def known(layer: nn.Module, network: nn.Module) -> Any:
     if type(layer) not in LAYERS:
         raise NotApplicableError(
-            f"attention_rollout does not apply to this {type(network).__name__}: its layers are "
+            f"attention rollout does not apply to this {type(network).__name__}: its layers are "
             f"{type(layer).__name__}, whose attention is not one matrix after a softmax; use another method"
         )
     return layer

@@ -26,7 +26,7 @@ from xai_assert.reporting.read import check_complete, read_results
 from xai_assert.scores.named import NamedMetric
 from xai_assert.store import Store
 from xai_assert.subject import Subject, slug
-from xai_assert.testing import OPTIONS, option, option_path
+from xai_assert.testing.flags import OPTIONS, option, option_path
 from xai_assert.testing.workers import share_machine
 
 T = TypeVar("T")

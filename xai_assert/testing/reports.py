@@ -15,7 +15,8 @@ from xai_assert.reporting.folder import write_folder
 from xai_assert.reporting.markdown import step_summary
 from xai_assert.reporting.record import Record, make_record, strips
 from xai_assert.reporting.results import NOT_JUDGED, document, exit_status, summary
-from xai_assert.testing import OPTIONS, option, option_path, report_folder, session_of
+from xai_assert.testing import session_of
+from xai_assert.testing.flags import OPTIONS, option, option_path, report_folder
 from xai_assert.testing.gates import GateParam, param_of
 from xai_assert.testing.snapshots import snapshot_section
 

@@ -21,7 +21,7 @@ from xai_assert.randomness import ImageId
 from xai_assert.reporting.record import developed
 from xai_assert.slices import column_of
 from xai_assert.subject import Subject
-from xai_assert.testing import option
+from xai_assert.testing.flags import option
 from xai_assert.testing.gates import GateCheck, GateParam, enough, param_of
 from xai_assert.testing.options import ModelOption, Options
 from xai_assert.testing.progress import Progress

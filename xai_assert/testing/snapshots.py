@@ -17,7 +17,7 @@ from syrupy.location import PyTestLocation
 from xai_assert.errors import DataError
 from xai_assert.stored_heatmap import Difference, StoredHeatmap, compare
 from xai_assert.subject import slug
-from xai_assert.testing import option
+from xai_assert.testing.flags import option
 
 LONGEST_PART = 100  # letters of a name's part; a file name has at most 255
 
