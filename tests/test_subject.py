@@ -286,6 +286,10 @@ class TestKnownFingerprint:
     def subject(self):
         network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
         network.register_buffer("phases", torch.ones(2, dtype=torch.complex64))
+        network.register_buffer("large", torch.cat([torch.ones(2**16), -torch.ones(2**16)]))  # summed up alone
+        network.register_buffer("scales", torch.ones(5, dtype=torch.float8_e4m3fn))
+        network.register_buffer("seen", torch.tensor([True, False, True]))
+        network.register_buffer("empty", torch.zeros(0))
         return xa.describe(network, name="net", task="depth")
 
     def test_it_is_the_fingerprint_and_is_hashed_once(self, monkeypatch):
@@ -302,12 +306,19 @@ class TestKnownFingerprint:
             lambda net: net[0].bias.requires_grad_(False).add_(1e-3),
             lambda net: net[1].running_var.fill_(2),
             lambda net: net.phases.data.mul_(1j),
-            lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+            lambda net: net.load_state_dict({k: torch.zeros_like(v) for k, v in net.state_dict().items()}),
             lambda net: setattr(net[0], "weight", nn.Parameter(net[0].weight.detach() * 2)),
             lambda net: net.double(),
             lambda net: net[0].weight.data.fill_(float("nan")),
+            lambda net: net.large.data[-1:].fill_(-1 + 2**-24),  # the next number in float32: a sum of floats rounds it
+            lambda net: net.large.data[: 2**16 + 2].neg_(),  # the bits of as many signs come as go, but for 2 values
+            lambda net: net.scales.data.copy_(-net.scales.float()),
+            lambda net: net.seen.data.logical_not_(),
         ],
-        ids=["data", "in place", "buffer", "complex", "state dict", "another tensor", "type", "nan"],
+        ids=[
+            *("data", "in place", "buffer", "complex", "state dict", "another tensor", "type", "nan"),
+            *("one bit", "signs", "float8", "bool"),
+        ],
     )
     def test_every_change_is_seen(self, change):
         subject = self.subject()

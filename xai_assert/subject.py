@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_assert.errors import ModelOutputError
@@ -17,6 +20,7 @@ from xai_assert.tasks import Task, as_task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALL = 2**16  # values of a tensor that is summed up together with others
 UNITS_PER_METRE = {"m": 1.0, "dm": 10.0, "cm": 100.0, "mm": 1000.0}
 
 
@@ -166,7 +170,7 @@ class Subject(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        first = next(self.module.parameters(), next(self.module.buffers(), None))
+        first = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
     def fingerprint(self) -> str:
@@ -223,17 +227,37 @@ def marks(tensors: Sequence[Tensor]) -> list[Any]:
 
 
 def sums(tensors: Sequence[Tensor]) -> list[Any]:
-    """The bits of the sum of each tensor, for writes that no version counts (`p.data.mul_(2)`); waited for once."""
-    by_device: dict[torch.device, list[Tensor]] = {}
+    """Sums of the tensors' values and of their bits, for writes that no version counts (`p.data.mul_(2)`).
+
+    The bits are summed up as whole numbers, modulo 2 ** 64, so that a place that differs always shows, however little;
+    and the values because of changes that cancel each other in the bits, as those of a sign may.
+    """
+    kinds: dict[Any, list[Tensor]] = defaultdict(list)  # by device and type
     for tensor in tensors:
-        if tensor.device.type == "meta":
-            continue
-        parts = torch.view_as_real(tensor.detach()).unbind(-1) if tensor.is_complex() else (tensor.detach(),)
-        for part in parts:
-            mps = part.device.type == "mps"  # which has no float64
-            total = part.sum().cpu().double() if mps else part.sum(dtype=torch.float64)
-            by_device.setdefault(total.device, []).append(total)
-    return [torch.stack(found).view(torch.int64).tolist() for found in by_device.values()]
+        if tensor.device.type != "meta":
+            real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+            kinds[tensor.device, tensor.dtype].append(real.detach().reshape(-1))
+    found: dict[torch.device, list[Tensor]] = defaultdict(list)
+    for (device, _), flat in kinds.items():
+        small = [one for one in flat if len(one) <= SMALL]  # many, and one call each would cost more than their bits
+        parts = [torch.cat(small), *(one for one in flat if len(one) > SMALL)]
+        wide = torch.float32 if parts[0].is_floating_point() and parts[0].element_size() < 4 else None
+        found[device] += [*map(bit_sum, parts), bit_sum(torch.stack([one.sum(dtype=wide) for one in parts]))]
+    return [torch.stack(each).tolist() for each in found.values()]  # waited for once
+
+
+def bit_sum(flat: Tensor) -> Tensor:
+    """The sum of the bits of (N,), eight bytes at a time; int64, ().
+
+    >>> bit_sum(torch.tensor([True, False, True])).item()  # 1 + 256 ** 2
+    65537
+    """
+    each = 8 // flat.element_size()  # values in an int64
+    if len(flat) % each:
+        flat = F.pad(flat, (0, each - len(flat) % each))
+    elif flat.storage_offset() % each:  # which cannot be viewed as int64
+        flat = flat.clone()
+    return flat.view(torch.int64).sum()
 
 
 def slug(name: str) -> str:
