@@ -146,7 +146,7 @@ def table(setup: Setup) -> Case:
         rivals.contender(CAPTUM, partial(bare.plain_table, setup, explainers)),
         Contender(QUANTUS, None, rivals.NO_TARGET),
     ]
-    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, long=3.0)
+    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, long=1.2)
 
 
 def rollout_of_table(setup: Setup) -> torch.Tensor:

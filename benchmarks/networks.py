@@ -33,7 +33,7 @@ class Network:
     short: int
     images: int
     steps: int = 200
-    table_steps: int = 20
+    table_steps: int = 50
     most: int = 100
     rounds: int = 3
     attention: bool = True
@@ -97,12 +97,12 @@ def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
 
 
 NETWORKS = [
-    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 1, table_steps=50, most=500),
-    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 1, table_steps=50, most=500),
+    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 1, most=500, rounds=5),
+    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 1, most=500, rounds=5),
     Network("resnet18", lambda: of_timm("resnet18"), (128, 128), 4, 1, attention=False),
     Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224", img_size=128), (128, 128), 4, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds
-    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, 1, 50, table_steps=10, most=50, rounds=2),
+    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, 1, 50, most=50, rounds=2),
 ]
 
 
