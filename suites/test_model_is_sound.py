@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import xai_assert as xa
-from xai_assert.batching import ImageSource, Samples
+from xai_assert.batching import ImageSource, Samples, without_gradient
 from xai_assert.datasets import bundled_images
+from xai_assert.metrics.classes import class_accuracy
 from xai_assert.model_checks import CHECKS, Looked, input_scale
 from xai_assert.models.bundled import bundled_weights
 from xai_assert.preserve import undisturbed
@@ -42,13 +44,24 @@ def test_bundled_network_is_as_accurate_as_it_was(xai_model: Subject) -> None:
     stored = bundled_weights(xai_model.name).with_suffix(".json")
     if xai_model.card.weights != f"{xai_model.name}.safetensors" or not stored.is_file():
         pytest.skip(f"{xai_model.name} did not come with the project; compare yours with xa.depth_metrics")
-    scores = xa.depth_metrics(xai_model, bundled_images(xai_model.card))
+    found = accuracy(xai_model)
     for name, expected in json.loads(stored.read_text())["network"].items():
-        found = getattr(scores, name).value
-        assert found == pytest.approx(expected, rel=SLACK), (
-            f"{name} of {xai_model.name} on the bundled scenes is {found:.4f}, not {expected}: other weights, or "
+        assert found[name] == pytest.approx(expected, rel=SLACK), (
+            f"{name} of {xai_model.name} on the bundled scenes is {found[name]:.4f}, not {expected}: other weights, or "
             "another preprocessing"
         )
+
+
+def accuracy(subject: Subject) -> dict[str, float]:
+    """On the bundled scenes, by name: of depth its errors, of classes the share of right labels."""
+    scenes = bundled_images(subject.card)
+    if subject.card.task and subject.card.task.name == "depth":
+        return {name: score.value for name, score in vars(xa.depth_metrics(subject, scenes)).items()}
+    truth = scenes.ground_truth()
+    assert truth is not None
+    with undisturbed(subject):
+        outputs = [without_gradient(subject, image[None].to(subject.device)) for image in scenes.tensor()]
+    return class_accuracy(torch.cat(outputs).cpu(), truth)
 
 
 def judge(subject: Subject, check: str, outcome: str, words: str) -> None:

@@ -41,7 +41,13 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("page", "needs"), [("tasks.md", "torch"), ("captum.md", "captum.attr"), ("artefacts.md", "torch")]
+    ("page", "needs"),
+    [
+        ("tasks.md", "torch"),
+        ("captum.md", "captum.attr"),
+        ("artefacts.md", "torch"),
+        ("pytorch-grad-cam.md", "pytorch_grad_cam"),
+    ],
 )
 def test_the_python_of_a_page_runs(page, needs):
     pytest.importorskip(needs, reason=f"the page is about an extra: {needs}")

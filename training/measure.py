@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from xai_assert.datasets.nearest import NONE
 from xai_assert.datasets.scenes import scenes
+from xai_assert.metrics.classes import class_accuracy
 from xai_assert.metrics.depth import depth_errors
 from xai_assert.subject import Card
 
@@ -61,11 +62,5 @@ def errors(card: Card, output: Tensor, truth: Tensor) -> dict[str, float]:
     if card.task.name == "depth":
         each = depth_errors(output[:, 0], truth, truth > 0)
         return {name: round(each[name].mean().item(), 4) for name in SHOWN}
-    known = truth != NONE
-    label, answer = truth[known].long(), output.argmax(1)[known]
-    found = {"accuracy": round((label == answer).double().mean().item(), 4)}
-    if card.task.name == "segmentation":
-        both = torch.stack([(label == k) & (answer == k) for k in label.unique()]).sum(1)
-        either = torch.stack([(label == k) | (answer == k) for k in label.unique()]).sum(1)
-        found["mean_iou"] = round((both / either).mean().item(), 4)
-    return found
+    labelled = (truth != NONE).flatten(1).any(1) if truth.ndim > 1 else truth != NONE
+    return {name: round(value, 4) for name, value in class_accuracy(output[labelled], truth[labelled]).items()}
