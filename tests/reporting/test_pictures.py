@@ -11,6 +11,7 @@ from PIL import Image
 from xai_assert.evidence import Evidence
 from xai_assert.reporting.pictures import CAPTIONS, IRRELEVANT, RELEVANT, TILE, rgb, strip, triple
 from xai_assert.subject import IMAGENET_MEAN, IMAGENET_STD, Card
+from xai_assert.tasks import as_task
 
 LOSS = 40  # of 255: what WebP at this quality moves the mean of a flat area by, and far less than between two colours
 CARD = Card(name="net", mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -127,6 +128,18 @@ def test_small_pictures_keep_their_pixels():
 @pytest.mark.parametrize("clean", [torch.zeros(4), torch.zeros(3, 12, 16)])
 def test_predictions_that_are_no_maps_are_left_out(clean):
     assert len(tiles(strip(evidence(clean=clean)))) == len(CAPTIONS) - 3
+
+
+def test_a_segmentation_shows_its_classes_each_in_its_colour():
+    card = Card(name="net", mean=(0.0,) * 3, std=(1.0,) * 3, task=as_task("segmentation"))
+    left = torch.zeros(22, 12, 16)
+    left[3, :, :8], left[21, :, 8:] = 2.0, 5.0  # the 22nd class has the colour of the second
+    found = tiles(strip(evidence(card=card, clean=left, predictions=(left.flip(-1), left))))
+    assert len(found) == len(CAPTIONS)
+    third, second = (255 * np.array(matplotlib.colormaps["tab20"](k)[:3]) for k in (3, 1))
+    for tile, colours in zip(found[5:], [(third, second), (second, third), (third, second)], strict=True):
+        halves = tile[10:-10, 10:74], tile[10:-10, 94:158]
+        assert all(near(half, colour) for half, colour in zip(halves, colours, strict=True))
 
 
 def test_a_strip_is_small():

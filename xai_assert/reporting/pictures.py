@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
@@ -62,7 +61,8 @@ def rgb(image: Tensor, card: Card) -> Picture:
 def strip(evidence: Evidence) -> bytes:
     """One image of one cell as a WebP: the tiles of `CAPTIONS` in a row, each `TILE` pixels wide.
 
-    The three predictions share one colour range; where they are no maps (H', W'), these tiles are left out.
+    The three predictions share one colour range; those of a segmentation show the likeliest class, each in its own
+    colour. Where they are no maps, these tiles are left out.
     """
     picture = rgb(evidence.image, evidence.card)
     heatmap = np.nan_to_num(evidence.heatmap.detach().cpu().float().numpy())
@@ -71,7 +71,7 @@ def strip(evidence: Evidence) -> bytes:
         _overlay(picture, heatmap),
         _marked(picture, evidence.relevant.cpu().numpy(), evidence.irrelevant.cpu().numpy()),
         *(rgb(perturbed, evidence.card) for perturbed in evidence.perturbed),
-        *_coloured([p.detach().cpu().float().numpy() for p in (evidence.clean, *evidence.predictions)]),
+        *_predictions(evidence),
     ]
     height, width = picture.shape[:2]
     scale = min(TILE / width, TALLEST * TILE / height)
@@ -131,10 +131,18 @@ def _marked(picture: Picture, relevant: Picture, irrelevant: Picture) -> Picture
     return marked
 
 
-def _coloured(maps: list[Picture]) -> Iterable[Picture]:
-    """Maps (H, W) in colours of one shared range; nothing where they are no maps."""
-    if any(values.ndim != 2 or not values.size for values in maps):
-        return []
+def _predictions(evidence: Evidence) -> list[Picture]:
+    """Maps (H', W') in one shared range of colours, logits (K, H', W') as classes; nothing where they are neither."""
+    maps = [p.detach().cpu().float().numpy() for p in (evidence.clean, *evidence.predictions)]
+    task = evidence.card.task
+    if task and task.name == "segmentation" and all(values.ndim == 3 and values.size for values in maps):
+        colours = matplotlib.colormaps["tab20"]  # of more classes than it has colours, some share one
+        return [_bytes(colours(values.argmax(0) % colours.N)[..., :3]) for values in maps]
+    return _coloured(maps) if all(values.ndim == 2 and values.size for values in maps) else []
+
+
+def _coloured(maps: list[Picture]) -> list[Picture]:
+    """Maps (H, W) in colours of one shared range."""
     every = np.concatenate([values[np.isfinite(values)] for values in maps])
     low, high = np.percentile(every, (OUTLIERS, 100 - OUTLIERS)) if every.size else (0.0, 1.0)
     colours = matplotlib.colormaps["viridis"]
