@@ -325,3 +325,12 @@ class TestKnownFingerprint:
         before = subject.known_fingerprint()
         change(subject.module)
         assert subject.known_fingerprint() == subject.fingerprint() != before
+
+    def test_a_network_of_large_tensors_alone(self):
+        subject = xa.describe(nn.Conv2d(64, 64, 5, bias=False), name="net", task="depth")
+        before = subject.known_fingerprint()
+        subject.module.weight.data[0, 0, 0, 0] += 1e-3
+        assert subject.known_fingerprint() == subject.fingerprint() != before
+
+    def test_a_network_without_tensors(self):
+        assert xa.describe(nn.Tanh(), name="net", task="depth").known_fingerprint()

@@ -240,7 +240,8 @@ def sums(tensors: Sequence[Tensor]) -> list[Any]:
     found: dict[torch.device, list[Tensor]] = defaultdict(list)
     for (device, _), flat in kinds.items():
         small = [one for one in flat if len(one) <= SMALL]  # many, and one call each would cost more than their bits
-        parts = [torch.cat(small), *(one for one in flat if len(one) > SMALL)]
+        parts = [torch.cat(small)] if small else []
+        parts += [one for one in flat if len(one) > SMALL]
         wide = torch.float32 if parts[0].is_floating_point() and parts[0].element_size() < 4 else None
         found[device] += [*map(bit_sum, parts), bit_sum(torch.stack([one.sum(dtype=wide) for one in parts]))]
     return [torch.stack(each).tolist() for each in found.values()]  # waited for once
