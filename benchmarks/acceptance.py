@@ -59,7 +59,14 @@ def table_over_captum(results: Results) -> Figures:
         ours, captum = (case["contenders"].get(name, {}) for name in (OURS, CAPTUM))
         nine = case["work"] == "table" and case["title"].startswith("whole table, 9 ")
         if nine and "seconds" in ours and "seconds" in captum:
-            yield case["network"], ratios(ours["seconds"], captum["seconds"])["median"]
+            each = (relative(one, case["contenders"][BARE]) for one in (ours, captum))
+            yield case["network"], ratios(*each)["median"]
+
+
+def relative(contender: Mapping[str, Any], bare: Mapping[str, Any]) -> list[float]:
+    """Seconds of each round over those of its bare passes: its own where they were woven in."""
+    base = contender.get("base_seconds", bare["seconds"])
+    return [one / other for one, other in zip(contender["seconds"], base, strict=True)]
 
 
 def memory_of_ig(results: Results) -> Figures:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from benchmarks.networks import Setup
 from xai_assert.attention import AttentionTap
-from xai_assert.batching import Passes
 from xai_assert.preserve import hooks
 
 PERTURBATIONS = ("black", "mean", "gaussian_noise")  # of the paper's table, here
@@ -44,11 +43,6 @@ def passes(setup: Setup, forwards: int, gradients: int) -> Callable[[], None]:
             gradient(setup)
 
     return run
-
-
-def as_many(setup: Setup, spent: Passes) -> Callable[[], None]:
-    """As many passes of whole batches as were counted, in images."""
-    return passes(setup, -(-spent.forward // setup.batch), -(-spent.gradient // setup.batch))
 
 
 def saliency_heatmap(setup: Setup) -> Tensor:

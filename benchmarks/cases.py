@@ -13,6 +13,7 @@ import xai_assert as xa
 from benchmarks import bare, rivals
 from benchmarks.measuring import BARE, Contender, reason
 from benchmarks.networks import Setup, target
+from benchmarks.weaving import Needed
 from xai_assert.batching import Passes, counted
 from xai_assert.metrics import FidelityCell
 
@@ -26,12 +27,12 @@ WORKS = (*SHORT, "table", "adaptive_ig", "ig")
 
 @dataclass(frozen=True)
 class Case:
-    """A work on a network. A `long` one has so large a part of the rounds that the network says."""
+    """A work on a network. A long one says how many passes of the batch it `needed`, forward and gradient."""
 
     work: str
     title: str
     contenders: list[Contender]
-    long: float = 0.0
+    needed: Needed | None = None
 
 
 def options(setup: Setup) -> dict[str, Any]:
@@ -65,13 +66,14 @@ def saliency(setup: Setup) -> Case:
 
 def integrated_gradients(setup: Setup) -> Case:
     steps = setup.network.steps
+    needed = (0, steps)
     contenders = [
-        Contender(BARE, bare.passes(setup, 0, steps)),
+        Contender(BARE, bare.passes(setup, *needed)),
         Contender(OURS, partial(attribute, setup, ig(steps))),
         rivals.contender(CAPTUM, partial(rivals.captum_ig, setup, steps)),
         Contender(QUANTUS, None, "takes its attributions from Captum"),
     ]
-    return Case("ig", f"IG-{steps}", contenders, long=1.0)
+    return Case("ig", f"IG-{steps}", contenders, needed)
 
 
 def adaptive(setup: Setup) -> Case:
@@ -83,13 +85,14 @@ def adaptive(setup: Setup) -> Case:
             run()
     except (TypeError, ValueError) as error:  # a version without it
         return Case("adaptive_ig", title, [Contender(OURS, None, reason(error))])
+    needed = (-(-spent.forward // setup.batch), -(-spent.gradient // setup.batch))
     contenders = [
-        Contender(BARE, bare.as_many(setup, spent)),
+        Contender(BARE, bare.passes(setup, *needed)),
         Contender(OURS, run),
         Contender(CAPTUM, None, "has no adaptive steps"),
         Contender(QUANTUS, None, "takes its attributions from Captum"),
     ]
-    return Case("adaptive_ig", title, contenders, long=0.25)
+    return Case("adaptive_ig", title, contenders, needed)
 
 
 def rollout(setup: Setup) -> Case:
@@ -140,13 +143,14 @@ def table(setup: Setup) -> Case:
     explainers = rivals.captum_explainers(setup, steps)
     if attention:
         explainers.append(rollout_of_table)
+    needed = (1 + attention + 2 * cells, 1 + steps)
     contenders = [
-        Contender(BARE, bare.passes(setup, 1 + attention + 2 * cells, 1 + steps)),
+        Contender(BARE, bare.passes(setup, *needed)),
         Contender(OURS, ours),
         rivals.contender(CAPTUM, partial(bare.plain_table, setup, explainers)),
         Contender(QUANTUS, None, rivals.NO_TARGET),
     ]
-    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, long=1.2)
+    return Case("table", f"whole table, {cells} cells, IG-{steps}", contenders, needed)
 
 
 def rollout_of_table(setup: Setup) -> torch.Tensor:

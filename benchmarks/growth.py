@@ -13,7 +13,7 @@ from torch import nn
 import xai_assert as xa
 from benchmarks import bare, rivals
 from benchmarks.cases import CAPTUM, OURS, attribute, evaluation, ig
-from benchmarks.measuring import BARE, Contender, alternate, as_record, clock_of
+from benchmarks.measuring import BARE, Contender, alone, alternate, as_record, clock_of
 from benchmarks.memory import peak
 from benchmarks.networks import NETWORKS, Setup, prepare, target
 from benchmarks.tokens import rollouts
@@ -85,11 +85,10 @@ def record(point: Point, device: torch.device, *, small: bool, memory: bool = Fa
     """A point, measured."""
     timed = alternate(
         point.contenders,
-        point.module,
+        alone(point.module, clock_of(device)),
         seconds=SECONDS,
         fewest=FEWEST,
         exact=1 if small else None,
-        clock=clock_of(device),
     )
     found: dict[str, Any] = {"x": point.x, "contenders": as_record(timed, point.images)}
     if point.apart is not None:

@@ -1,4 +1,7 @@
-"""Time and passes of several ways to do one work: by turns, so that a ratio compares neighbours in time."""
+"""Time and passes of several ways to do one work: by turns, so that a ratio compares neighbours in time.
+
+A turn is the work alone; in a long one the bare passes are woven in, see `benchmarks/weaving.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import nn
@@ -16,7 +19,7 @@ from xai_assert.batching import Passes, counted
 
 BARE = "bare"
 SHORT = 5.0  # seconds of a first round that is thrown away: in a longer one, what is done once does not show
-MOST = 40  # rounds
+MOST = 100  # rounds
 Clock = Callable[[], float]
 
 
@@ -31,11 +34,32 @@ class Contender:
 
 @dataclass
 class Timed:
-    """Seconds of each round, and the passes of the last one, in images."""
+    """Seconds of each round, its bare passes' where they were woven in, and the passes of the last one, in images."""
 
     seconds: list[float] = field(default_factory=list)
+    base: list[float] = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
     missing: str | None = None
+
+
+class Turn(NamedTuple):
+    """What one turn took: seconds, passes in images, and the seconds of its bare passes where they were woven in."""
+
+    seconds: float
+    passes: Passes
+    base: float | None = None
+
+
+Take = Callable[[Callable[[], object]], Turn]  # run the work and measure it
+
+
+class Rounds(TypedDict, total=False):
+    """How many rounds: the arguments of `alternate`."""
+
+    seconds: float
+    fewest: int
+    exact: int | None
+    left: float
 
 
 def clock_of(device: torch.device) -> Clock:
@@ -59,13 +83,26 @@ def order(names: Sequence[str], round_number: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
+def alone(module: nn.Module, clock: Clock = time.perf_counter) -> Take:
+    """Turns that run the work and nothing else. The same hook counts the passes of each, so it costs them alike."""
+
+    def take(run: Callable[[], object]) -> Turn:
+        passes = Passes()
+        with counted(module, passes):
+            begun = clock()
+            run()
+            spent = clock() - begun
+        return Turn(spent, passes)
+
+    return take
+
+
 def alternate(
     contenders: Sequence[Contender],
-    module: nn.Module,
+    take: Take,
     *,
     seconds: float,
     fewest: int = 3,
-    clock: Clock = time.perf_counter,
     exact: int | None = None,
     left: float = math.inf,
 ) -> dict[str, Timed]:
@@ -80,41 +117,39 @@ def alternate(
     runs = {one.name: one.run for one in contenders if one.run is not None}
     if not runs:
         return timed
-    first = _round(runs, timed, module, order(list(runs), 0), clock)
+    first = _round(runs, timed, take, order(list(runs), 0))
     if first < SHORT:
         for one in timed.values():
             one.seconds.clear()
-        first = _round(runs, timed, module, order(list(runs), 0), clock) if runs else 0.0
+            one.base.clear()
+        first = _round(runs, timed, take, order(list(runs), 0)) if runs else 0.0
     rounds = exact or max(fewest, min(MOST, int(seconds / first) if first else MOST))
     rounds = min(rounds, int(left / first)) if first and left < math.inf else rounds
     for number in range(1, rounds if runs else 0):
-        _round(runs, timed, module, order(list(runs), number), clock)
+        _round(runs, timed, take, order(list(runs), number))
     return timed
 
 
-def _round(
-    runs: dict[str, Callable[[], object]], timed: dict[str, Timed], module: nn.Module, names: list[str], clock: Clock
-) -> float:
-    """One turn each; the seconds of all. The same hook counts the passes of each, so it costs them alike."""
+def _round(runs: dict[str, Callable[[], object]], timed: dict[str, Timed], take: Take, names: list[str]) -> float:
+    """One turn each; the seconds of all."""
     total = 0.0
     for name in names:
-        one, passes = timed[name], Passes()
+        one = timed[name]
         if name not in runs:
             continue
         try:
-            with counted(module, passes):
-                begun = clock()
-                runs[name]()
-                spent = clock() - begun
+            turn = take(runs[name])
         except Exception as error:
             if name == BARE:
                 raise
-            one.missing, one.seconds = reason(error), []
+            one.missing, one.seconds, one.base = reason(error), [], []
             del runs[name]
             continue
-        one.seconds.append(spent)
-        one.passes = passes
-        total += spent
+        one.seconds.append(turn.seconds)
+        one.passes = turn.passes
+        if turn.base is not None:
+            one.base.append(turn.base)
+        total += turn.seconds + (turn.base or 0.0)
     return total
 
 
@@ -146,7 +181,7 @@ def ratios(seconds: Sequence[float], base: Sequence[float]) -> dict[str, float]:
 
 
 def as_record(timed: dict[str, Timed], images: int) -> dict[str, Any]:
-    """The contenders of a case as plain JSON types; passes an image."""
+    """The contenders of a case as plain JSON types; passes an image, `base_seconds` of bare passes woven in."""
     base, record = timed.get(BARE), dict[str, Any]()
     for name, one in timed.items():
         if not one.seconds:
@@ -157,6 +192,8 @@ def as_record(timed: dict[str, Timed], images: int) -> dict[str, Any]:
             "median_seconds": statistics.median(one.seconds),
             "passes": {"forward": one.passes.forward / images, "gradient": one.passes.gradient / images},
         }
+        if one.base:
+            record[name]["base_seconds"] = one.base
         if base is not None and base.seconds:
-            record[name]["ratio"] = ratios(one.seconds, base.seconds)
+            record[name]["ratio"] = ratios(one.seconds, one.base or base.seconds)
     return record

@@ -97,8 +97,8 @@ def loaded(name: str, weights: str | None = None) -> Callable[[], xa.Subject]:
 
 
 NETWORKS = [
-    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 1, most=500, rounds=5),
-    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 1, most=500, rounds=5),
+    Network("meter-xxs", loaded("meter-xxs-scenes", "scenes"), (192, 256), 4, 1, most=500),
+    Network("pixelformer-nano", loaded("pixelformer-nano", "scenes"), (192, 256), 8, 1, most=500),
     Network("resnet18", lambda: of_timm("resnet18"), (128, 128), 4, 1, attention=False),
     Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224", img_size=128), (128, 128), 4, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds

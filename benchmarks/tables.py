@@ -23,11 +23,13 @@ python benchmarks/run.py --docs
 ```
 
 A **ratio** is the time of a contender over that of the bare passes of the same round: median, and quartiles over the
-rounds. In a round everyone has one turn, and each round begins with another one, so a machine that slows down slows
-all of them. The bare passes are those of the network alone: no map is kept, no picture perturbed, no score computed.
-Everybody gets the same frozen network in evaluation mode, the same images as one batch, the same batch size and the
-same scalar to explain (the mean of the map). A **gradient** pass is a forward and a backward one. Passes are counted
-by a hook on the network, in images.
+rounds. In a round everyone has one turn, and each round begins with another one, so a machine that slows down slows all
+of them. Of the long works (IG, adaptive IG, the whole table) one run lasts seconds, and within seconds the speed of a
+shared machine changes by a tenth: on a CPU their bare passes are **woven** in, one before each pass of the work, on a
+copy of the network, timed apart. The bare passes are those of the network alone: no map is kept, no picture perturbed,
+no score computed. Everybody gets the same frozen network in evaluation mode, the same images as one batch, the same
+batch size and the same scalar to explain (the mean of the map). A **gradient** pass is a forward and a backward one.
+Passes are counted by a hook on the network, in images.
 """
 
 NOTES = """\

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: ratios, alternation, passes, and promises judged from the data."""
 
 import copy
+import dataclasses
 import doctest
 import json
 import os
@@ -13,11 +14,12 @@ import torch
 from torch import nn
 
 import xai_assert as xa
+from xai_assert.preserve import hooks
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks import acceptance, bare, cases, command, measuring, memory, networks, tables, tokens
+    from benchmarks import acceptance, bare, cases, command, measuring, memory, networks, tables, tokens, weaving
     from benchmarks.measuring import BARE, Contender
 finally:
     sys.path.remove(str(ROOT))
@@ -27,7 +29,7 @@ class FakeTime:
     """A clock that only works move, and a diary of them."""
 
     def __init__(self):
-        self.now, self.diary = 0.0, []
+        self.now, self.diary, self.slowness = 0.0, [], 1
 
     def __call__(self):
         return self.now
@@ -75,27 +77,30 @@ class TestMeasuring:
     def test_everyone_has_a_turn_in_each_round_and_begins_in_turn(self):
         time = FakeTime()
         work = [time.work(name, 10.0) for name in (BARE, "ours", "theirs")]
-        measuring.alternate(work, nn.Identity(), seconds=0, fewest=3, clock=time)
+        measuring.alternate(work, measuring.alone(nn.Identity(), time), seconds=0, fewest=3)
         assert time.diary == [BARE, "ours", "theirs", "ours", "theirs", BARE, "theirs", BARE, "ours"]
 
     def test_a_short_first_round_is_a_warm_up(self):
         time = FakeTime()
-        timed = measuring.alternate([time.work(BARE, 3.0, 1.0)], nn.Identity(), seconds=4, fewest=2, clock=time)
+        turns = measuring.alone(nn.Identity(), time)
+        timed = measuring.alternate([time.work(BARE, 3.0, 1.0)], turns, seconds=4, fewest=2)
         assert timed[BARE].seconds == [1.0] * 4
 
     def test_a_long_first_round_counts(self):
         time = FakeTime()
-        timed = measuring.alternate([time.work(BARE, 9.0, 8.0)], nn.Identity(), seconds=0, fewest=2, clock=time)
+        turns = measuring.alone(nn.Identity(), time)
+        timed = measuring.alternate([time.work(BARE, 9.0, 8.0)], turns, seconds=0, fewest=2)
         assert timed[BARE].seconds == [9.0, 8.0]
 
     def test_rounds_end_with_the_time_that_is_left(self):
         time = FakeTime()
-        timed = measuring.alternate([time.work(BARE, 9.0)], nn.Identity(), seconds=0, fewest=5, clock=time, left=20)
+        turns = measuring.alone(nn.Identity(), time)
+        timed = measuring.alternate([time.work(BARE, 9.0)], turns, seconds=0, fewest=5, left=20)
         assert len(timed[BARE].seconds) == 2
 
     def test_twice_the_passes_are_reported_as_twice(self, setup):
         work = [Contender(BARE, bare.passes(setup, 2, 1)), Contender("ours", bare.passes(setup, 4, 2))]
-        timed = measuring.alternate(work, setup.module, seconds=0, exact=1)
+        timed = measuring.alternate(work, measuring.alone(setup.module), seconds=0, exact=1)
         found = measuring.as_record(timed, setup.batch)
         assert found[BARE]["passes"] == {"forward": 2, "gradient": 1}
         assert found["ours"]["passes"] == {"forward": 4, "gradient": 2}
@@ -107,7 +112,7 @@ class TestMeasuring:
             raise ValueError("steps must be a whole number")
 
         work = [time.work(BARE, 10.0), Contender("ours", fail), Contender("theirs", None, "not installed")]
-        timed = measuring.alternate(work, nn.Identity(), seconds=0, fewest=3, clock=time)
+        timed = measuring.alternate(work, measuring.alone(nn.Identity(), time), seconds=0, fewest=3)
         found = measuring.as_record(timed, 1)
         assert len(found[BARE]["seconds"]) == 3
         assert found["ours"] == {"missing": "ValueError: steps must be a whole number"}
@@ -115,7 +120,106 @@ class TestMeasuring:
 
     def test_bare_passes_that_fail_are_an_error(self):
         with pytest.raises(ZeroDivisionError):
-            measuring.alternate([Contender(BARE, lambda: 1 / 0)], nn.Identity(), seconds=0)
+            measuring.alternate([Contender(BARE, lambda: 1 / 0)], measuring.alone(nn.Identity()), seconds=0)
+
+
+class TestWeaving:
+    """A fake clock: a forward pass of the network takes 1 s, with its graph 3 s."""
+
+    @pytest.fixture
+    def time(self, setup):
+        time = FakeTime()
+
+        class Slow(nn.Module):
+            def __init__(self, network):
+                super().__init__()
+                self.network = network
+
+            def forward(self, images):
+                time.now += time.slowness * (3 if images.requires_grad else 1) * len(images) / setup.batch
+                return self.network(images)
+
+            def __deepcopy__(self, memo):  # the clock is one for both
+                return Slow(copy.deepcopy(self.network, memo))
+
+        slow = xa.describe(Slow(setup.module), name="slow", task="depth", unit="m", **networks.IMAGENET)
+        self.setup = dataclasses.replace(setup, subject=slow)
+        return time
+
+    def take(self, time, needed, run):
+        return weaving.woven(self.setup, needed, time)(run)
+
+    def test_the_passes_themselves_are_one(self, time):
+        turn = self.take(time, (2, 5), bare.passes(self.setup, 2, 5))
+        assert turn == (2 + 5 * 3, measuring.Passes(2 * self.setup.batch, 5 * self.setup.batch), 2 + 5 * 3)
+
+    def test_the_needed_passes_are_the_base_not_those_made(self, time):
+        turn = self.take(time, (1, 2), bare.passes(self.setup, 4, 6))
+        assert (turn.seconds, turn.base) == (4 + 6 * 3, 1 + 2 * 3)
+
+    def test_what_is_done_in_between_is_the_works(self, time):
+        def work():
+            bare.gradient(self.setup)
+            time.now += 0.5
+
+        turn = self.take(time, (0, 1), work)
+        assert (turn.seconds, turn.base) == (3.5, 3)
+
+    def test_the_images_of_a_smaller_batch_are_weighed(self, time):
+        turn = self.take(time, (1, 0), lambda: bare.forward(self.setup, self.setup.images[:1]))
+        assert (turn.seconds, turn.base) == (0.5, 1)
+
+    def test_a_slower_machine_strikes_both_alike(self, time):
+        """Ten times slower from the second of two passes on: one run after another, ours would seem far slower."""
+
+        def work():
+            bare.gradient(self.setup)
+            time.slowness = 10
+            bare.gradient(self.setup)
+
+        turn = self.take(time, (0, 2), work)
+        assert turn.seconds == turn.base == 3 + 30
+
+    def test_a_hook_that_looks_for_attention_sees_one_pass(self, time):
+        """The bare pass is that of a copy: a method that gathers what its layers gave is not given it twice."""
+        seen = []
+
+        def work():
+            with hooks(self.setup.module.network.register_forward_hook(lambda *_: seen.append(1))):
+                bare.forward(self.setup)
+
+        self.take(time, (1, 0), work)
+        assert seen == [1]
+
+    def test_a_work_without_a_needed_pass_is_out(self, time):
+        work = [Contender("ours", bare.passes(self.setup, 1, 0)), Contender("theirs", bare.passes(self.setup, 1, 1))]
+        timed = weaving.weave(work, self.setup, (1, 1), ours="theirs", clock=time, rounds={"seconds": 0, "fewest": 2})
+        found = measuring.as_record(timed, self.setup.batch)
+        assert "no pass of a kind that it needs" in found["ours"]["missing"]
+        assert found["theirs"]["ratio"]["median"] == 1
+        assert found["theirs"]["base_seconds"] == found[BARE]["seconds"]
+
+    @pytest.mark.parametrize("work", ["table", "adaptive_ig", "ig"])
+    def test_every_long_work_can_be_woven(self, setup, work, recwarn):
+        case = cases.cases(setup)[work]()
+        rounds = {"seconds": 0, "exact": 1}
+        now = measuring.clock_of(setup.images.device)
+        timed = weaving.weave(case.contenders, setup, case.needed, ours="ours", clock=now, rounds=rounds)
+        found = measuring.as_record(timed, setup.batch)
+        bare_passes = next(one for one in case.contenders if one.name == BARE)
+        alone = measuring.alternate([bare_passes], measuring.alone(setup.module), seconds=0, exact=1)
+        assert found[BARE]["passes"] == measuring.as_record(alone, setup.batch)[BARE]["passes"]
+        assert found["ours"]["passes"]["gradient"] == found[BARE]["passes"]["gradient"]
+        assert found["ours"]["ratio"]["median"] > 0
+
+    def test_the_table_beside_captum_is_judged_by_the_base_of_each(self):
+        """Captum ran while the machine was twice as slow, and its bare passes did too: .5, not .25."""
+        found = results()
+        contenders = {"bare": [1], "ours": [1], "captum": [4]}
+        made = {name: measuring.Timed(seconds) for name, seconds in contenders.items()}
+        made["captum"].base = [2.0]
+        found["cases"][3]["contenders"] = measuring.as_record(made, 1)
+        assert acceptance.judge(found)[5].worst == ("net", 0.5)
 
 
 class TestWorks:
@@ -129,7 +233,7 @@ class TestWorks:
     def test_runs(self, setup, work):
         case = cases.cases(setup)[work]()
         assert case.work == work
-        timed = measuring.alternate(case.contenders, setup.module, seconds=0, exact=1)
+        timed = measuring.alternate(case.contenders, measuring.alone(setup.module), seconds=0, exact=1)
         found = measuring.as_record(timed, setup.batch)
         if work == "rollout":
             assert found == {"ours": {"missing": "a network without attention"}}
