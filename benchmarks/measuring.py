@@ -18,7 +18,7 @@ from torch import nn
 from xai_assert.batching import Passes, counted
 
 BARE = "bare"
-SHORT = 5.0  # seconds of a first round that is thrown away: in a longer one, what is done once does not show
+SHORT = 2.5  # seconds of a first round that is thrown away: in a longer one, what is done once does not show
 MOST = 100  # rounds
 Clock = Callable[[], float]
 
@@ -74,13 +74,14 @@ def clock_of(device: torch.device) -> Clock:
 
 
 def order(names: Sequence[str], round_number: int) -> list[str]:
-    """Each round begins with another one, so that nobody always runs in the wake of the same neighbour.
+    """Each round begins with another one, every other runs backwards: nobody always follows the same neighbour.
 
     >>> [order(["a", "b", "c"], i) for i in range(3)]
-    [['a', 'b', 'c'], ['b', 'c', 'a'], ['c', 'a', 'b']]
+    [['a', 'b', 'c'], ['c', 'b', 'a'], ['b', 'c', 'a']]
     """
-    start = round_number % len(names)
-    return [*names[start:], *names[:start]]
+    start = round_number // 2 % len(names)
+    turned = [*names[start:], *names[:start]]
+    return turned[::-1] if round_number % 2 else turned
 
 
 def alone(module: nn.Module, clock: Clock = time.perf_counter) -> Take:

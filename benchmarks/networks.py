@@ -102,7 +102,7 @@ NETWORKS = [
     Network("resnet18", lambda: of_timm("resnet18"), (128, 128), 4, 1, attention=False),
     Network("vit_tiny", lambda: of_timm("vit_tiny_patch16_224", img_size=128), (128, 128), 4, 1),
     # last, because it is the slowest: if time runs out it has fewer rounds
-    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, 1, 50, most=50, rounds=2),
+    Network("pixelformer-tiny07", loaded("pixelformer-tiny07"), (96, 128), 1, 1, 50, 30, most=25, rounds=2),
 ]
 
 
