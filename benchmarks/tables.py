@@ -46,6 +46,8 @@ NOTES = """\
 - The bare passes of adaptive IG are as many gradients as it took on these images, so its ratio is its overhead alone;
   what it spares against 200 steps stands in its passes. Networks without training say nothing of the images, and
   there it was stopped at 100 gradients (25 on pixelformer-tiny07).
+- pixelformer-tiny07 has 50 steps where the others have 200, and 30 where their table has 50: one pass of it takes as
+  long as several of theirs.
 - A fidelity curve of ours measures the random control beside the map, whose passes the bare ones do not have.
 - METER-XXS and pixelformer-nano have the weights that come with the project; the others are random, with a depth head
   on the two of timm. What a pass costs does not depend on that.
